@@ -1,0 +1,95 @@
+"""gqa-map: with grouped-query attention, kv channels are listed twice or with wrong indices, and groups rooted at k or v miss the rest.
+
+Query channel (h, d) uses the kv channel (h // n_rep, d). So from the query side a kv channel goes only when all of its n_rep copies go, and then
+once; from the kv side all copies go with it. What came from the query side is not expanded again: it has been counted there.
+n_rep is taken from the layers as they are now, since pruning heads changes it after tracing.
+"""
+
+from __future__ import annotations
+
+from .patch import Addition, Edit, Fix
+
+HELPER = '''
+def nearest_linear_out(graph, node):
+    """The out channels of the Linear layer that a node's values come from, or None."""
+    queue, seen = [node], set()
+    while queue:
+        node = queue.pop(0)
+        if node.type == ops.OPTYPE.LINEAR:
+            return graph.get_out_channels(node)
+        if id(node) not in seen:
+            seen.add(id(node))
+            queue.extend(node.inputs)
+    return None
+'''
+
+
+def _probe() -> bool:
+    from . import toys
+
+    graph = toys.graph_of(model := toys.llama(heads=8, kv_heads=2))
+    attention = model.model.layers[0].self_attn
+    one_head = list(range(toys.HEAD_DIM))
+    from_query = toys.touched(graph, attention.o_proj, one_head, out=False)
+    from_key = toys.touched(graph, attention.k_proj, one_head)
+    four_heads = list(range(4 * toys.HEAD_DIM))
+    return from_query != {"q_proj": one_head} or from_key != {
+        "k_proj": one_head,
+        "v_proj": one_head,
+        "q_proj": four_heads,
+    }
+
+
+FIX = Fix(
+    id="gqa-map",
+    symptom="grouped-query attention: kv channels duplicated or negative, a kv head goes with any one of its query heads",
+    upstream=(),
+    probe=_probe,
+    additions=(Addition("dependency.index_mapping", HELPER),),
+    edits=(
+        Edit(
+            module="dependency.index_mapping",
+            function="_GQAIndexMapping.__call__",
+            fingerprints=("8e47ffe60b4a",),
+            old="""
+            if self.reverse == True: 
+                new_idxs = [ _helpers._HybridIndex(idx=( i.idx - i.idx // (head_dim * repeat) * head_dim * (repeat - 1) - i.idx//head_dim%repeat * head_dim ), root_idx=None) for i in idxs ]
+            else:
+                new_idxs = []
+            """,
+            new="""
+            if self.reverse == True:
+                copies = {}
+                for i in idxs:
+                    kv_idx = i.idx // (head_dim * repeat) * head_dim + i.idx % head_dim
+                    copies.setdefault(kv_idx, {})[i.idx] = i.root_idx
+                new_idxs = []
+                for kv_idx, roots in sorted(copies.items()):
+                    if len(roots) == repeat:
+                        root_idx = roots.popitem()[1] if len(set(roots.values())) == 1 else None
+                        new_idxs.append(_helpers._HybridIndex(idx=kv_idx, root_idx=root_idx))
+            else:
+                new_idxs = sorted(
+                    _helpers._HybridIndex(idx=(i.idx // head_dim * repeat + copy) * head_dim + i.idx % head_dim, root_idx=i.root_idx)
+                    for i in idxs if i.root_idx is not None
+                    for copy in range(repeat)
+                )
+            """,
+        ),
+        Edit(
+            module="dependency.index_mapping",
+            function="update_expand_index_mapping",
+            fingerprints=("321ae8fb48e5",),
+            old="""
+            in_channels = num_key_value_heads * n_rep * head_dim
+            if out_channels is None or in_channels is None: return
+            repeat = out_channels // in_channels
+            """,
+            new="""
+            in_channels = nearest_linear_out(graph, node)
+            if not out_channels or not in_channels: return
+            repeat = out_channels // in_channels
+            """,
+        ),
+    ),
+)

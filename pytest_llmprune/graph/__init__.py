@@ -1,0 +1,1 @@
+"""From a model to torch-pruning's dependency graph, and from that to a snapshot that can be compared."""

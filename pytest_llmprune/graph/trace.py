@@ -1,0 +1,41 @@
+"""Trace a model into torch-pruning's DependencyGraph, on cpu, cuda or meta, with the fixes and the guard on propagation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..torch_pruning_api import quiet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SEQUENCE_LENGTH = 8
+
+
+def example_inputs(model: PreTrainedModel, *, use_cache: bool | None = None) -> dict[str, Any]:
+    """Keyword inputs that trace a causal model: one sequence of ones, shape [1, 8], and its mask of ones.
+
+    use_cache: None leaves it to the model's config, except on the meta device, where a cache would have to read values.
+    """
+    import torch
+
+    ids = torch.ones(1, SEQUENCE_LENGTH, dtype=torch.long, device=model.device)
+    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if use_cache is None and model.device.type == "meta":
+        use_cache = False
+    if use_cache is not None:
+        inputs["use_cache"] = use_cache
+    return inputs
+
+
+def trace(model: PreTrainedModel, *, use_cache: bool | None = None) -> Any:
+    """torch-pruning's DependencyGraph of a causal model.
+
+    Raises what torch-pruning raises: without the fix nested-outputs that is AttributeError for a model that returns a cache.
+    """
+    import torch_pruning as tp
+
+    with quiet():
+        return tp.DependencyGraph().build_dependency(
+            model, example_inputs=example_inputs(model, use_cache=use_cache), ignored_params=[]
+        )

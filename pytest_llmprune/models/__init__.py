@@ -1,0 +1,1 @@
+"""From what the user names (a spec) to a model in memory."""

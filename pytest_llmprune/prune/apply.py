@@ -1,0 +1,81 @@
+"""Prune a model in place: calibrate if the importance asks for it, plan, remove, and put config and attributes right."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import CheckFailed, UserError
+from ..graph.budget import propagation_budget
+from ..torch_pruning_api import in_channels, out_channels
+from .config import synchronise
+from .importance import NEEDS_GRADIENTS, calibrate
+from .plan import PruningPlan, make_plan
+from .recipes import Case
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class PrunedModel:
+    """A model pruned in place and its plan. `seconds` is planning and pruning, without calibration."""
+
+    model: PreTrainedModel
+    plan: PruningPlan
+    seconds: float
+
+
+def prune(model: PreTrainedModel, case: Case, *, calibration: torch.Tensor | None = None, seed: int = 0) -> PrunedModel:
+    """Prune `model` in place as `case` says.
+
+    calibration: token windows [n, length], needed by Taylor importance. seed: for random importance.
+
+    Raises UserError for a missing calibration or a recipe that the model doesn't admit, CheckFailed if torch-pruning removed something else
+    than the case asks for, RunawayPropagation if its propagation would not end.
+    """
+    import torch
+
+    if case.importance in NEEDS_GRADIENTS:
+        if calibration is None:
+            raise UserError(f"importance {case.importance} needs calibration tokens")
+        calibrate(model, calibration)
+    started = time.perf_counter()
+    with torch.random.fork_rng(devices=[]), propagation_budget():
+        torch.manual_seed(seed)
+        plan, graph = make_plan(model, case)
+        apply_plan(model, graph, plan)
+    seconds = time.perf_counter() - started
+    model.zero_grad(set_to_none=True)
+    return PrunedModel(model, plan, seconds)
+
+
+def apply_plan(model: PreTrainedModel, graph: Any, plan: PruningPlan) -> None:
+    """Remove a plan's channels from the model that `graph` was traced from, through torch-pruning's groups.
+
+    Raises CheckFailed if the sizes afterwards are not those that the plan's reductions imply.
+    """
+    for removal in plan.removals:
+        module = model.get_submodule(removal.module)
+        prune_channels = out_channels(module) if removal.out else in_channels(module)
+        graph.get_pruning_group(module, prune_channels, list(removal.indices)).prune()
+    synchronise(model)
+    _check_sizes(model, plan)
+
+
+def _check_sizes(model: PreTrainedModel, plan: PruningPlan) -> None:
+    config = model.config
+    left = {
+        "hidden channels": config.hidden_size,
+        "FFN channels": config.intermediate_size,
+        "query heads": config.num_attention_heads,
+        "kv heads": config.num_key_value_heads,
+    }
+    for part in plan.reductions:
+        if left[part.unit] != part.total - part.removed:
+            raise CheckFailed(
+                f"recipe {plan.case.recipe}: {part.total - part.removed} of {part.total} {part.unit} should be left,"
+                f" torch-pruning left {left[part.unit]}"
+            )

@@ -1,0 +1,114 @@
+"""Decide with torch-pruning which channels go: a plan names, per group, the root layer and the indices to remove."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UserError
+from ..graph.trace import example_inputs
+from ..models.layout import DecoderLayer, Shape, decoder_layers, shape_of
+from ..torch_pruning_api import make_importance, make_pruner, out_channels
+from .recipes import Case, Reduction, reductions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Removal:
+    """One group to prune: the root layer's name, whether its out or in channels are named, and their indices, sorted."""
+
+    module: str
+    out: bool
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """Everything a case removes from one model: plain data, that can be stored, compared and replayed on a copy."""
+
+    case: Case
+    shape: Shape
+    reductions: tuple[Reduction, ...]
+    removals: tuple[Removal, ...]
+
+
+def make_plan(model: PreTrainedModel, case: Case) -> tuple[PruningPlan, Any]:
+    """Rank and choose with torch-pruning, changing nothing. Returns the plan and torch-pruning's graph, to prune with.
+
+    For Taylor importance the parameters must carry their gradients (see `importance.calibrate`).
+    Raises UserError if the model can't be reduced so, or torch-pruning chooses another number of channels than the case asks for.
+    """
+    shape = shape_of(model.config)
+    wanted = reductions(shape, case)
+    layers = decoder_layers(model)
+    pruner = _pruner(model, case, wanted, layers)
+    if case.recipe == "kv-groups":
+        removals = tuple(_kv_groups(pruner, model, layers, wanted[0].removed, shape))
+    else:
+        removals = tuple(_removal(pruner.DG, group) for group in pruner.step(interactive=True))
+    return PruningPlan(case, shape, wanted, removals), pruner.DG
+
+
+def _pruner(model: PreTrainedModel, case: Case, wanted: tuple[Reduction, ...], layers: list[DecoderLayer]) -> Any:
+    """torch-pruning's pruner with everything ignored that the recipe leaves alone.
+
+    A ratio is passed half a unit below the number of units to remove: torch-pruning rounds channels and heads up.
+    """
+    ratios = {part.unit: (part.removed - 0.5) / part.total for part in wanted}
+    ignored = [model.get_output_embeddings()]
+    if case.recipe not in ("ffn", "all"):
+        ignored += [linear for layer in layers for linear in layer.ffn_inputs]
+    if case.recipe not in ("heads", "all"):
+        ignored += [linear for layer in layers for linear in layer.attention_inputs]
+    if case.recipe not in ("width", "all"):
+        ignored += [linear for layer in layers for linear in (layer.o, layer.down)]
+    with_heads = case.recipe in ("heads", "all")
+    head_ratio = ratios.get("query heads", 0.0)
+    return make_pruner(
+        model,
+        example_inputs=example_inputs(model),
+        importance=make_importance(case.importance),
+        pruning_ratio=ratios.get("hidden channels") or ratios.get("FFN channels") or head_ratio,
+        ignored_layers=ignored,
+        root_module_types=[type(model.get_output_embeddings())],
+        # fresh dictionaries: the defaults are shared between all pruners of a process
+        num_heads=_num_heads(layers, shape_of(model.config)) if with_heads else {},
+        in_channel_groups={},
+        out_channel_groups={layer.gate_up: 2 for layer in layers if layer.gate_up is not None},
+        **({"prune_num_heads": True, "prune_head_dims": False, "head_pruning_ratio": head_ratio} if with_heads else {}),
+        **({"round_to": wanted[0].step} if case.recipe == "all" else {}),
+    )
+
+
+def _num_heads(layers: list[DecoderLayer], shape: Shape) -> dict[Any, int]:
+    heads: dict[Any, int] = {}
+    for layer in layers:
+        if layer.qkv is not None:
+            heads[layer.qkv] = shape.heads
+        else:
+            heads |= {layer.q: shape.heads, layer.k: shape.kv_heads, layer.v: shape.kv_heads}
+    return heads
+
+
+def _removal(graph: Any, group: Any) -> Removal:
+    dep, idxs = group[0]
+    out = graph.is_out_channel_pruning_fn(dep.handler)
+    return Removal(graph._module2name[dep.target.module], out, tuple(sorted(int(i) for i in idxs)))
+
+
+def _kv_groups(
+    pruner: Any, model: PreTrainedModel, layers: list[DecoderLayer], removed: int, shape: Shape
+) -> Iterator[Removal]:
+    """torch-pruning ranks no kv heads, so its importance of k_proj's channels is averaged per kv head here."""
+    for layer in layers:
+        if layer.k is None:
+            raise UserError("recipe kv-groups: this model fuses q, k and v in one layer, whose kv heads can't be pruned apart")
+        width = layer.k.out_features
+        group = pruner.DG.get_pruning_group(layer.k, out_channels(layer.k), list(range(width)))
+        scores = pruner.importance(group).reshape(shape.kv_heads, -1).mean(dim=1)
+        weakest = scores.argsort()[:removed].tolist()
+        indices = [head * shape.head_dim + i for head in weakest for i in range(shape.head_dim)]
+        yield Removal(pruner.DG._module2name[layer.k], True, tuple(sorted(indices)))
