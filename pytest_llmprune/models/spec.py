@@ -13,8 +13,6 @@ from ..errors import UserError
 from ..resources import data_dir
 from . import catalog
 
-WEIGHTS = ("pretrained", "random", "meta")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 

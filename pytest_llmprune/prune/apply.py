@@ -38,14 +38,15 @@ def prune(model: PreTrainedModel, case: Case, *, calibration: torch.Tensor | Non
     """
     import torch
 
+    kv_scores = None
     if case.importance in NEEDS_GRADIENTS:
         if calibration is None:
             raise UserError(f"importance {case.importance} needs calibration tokens")
-        calibrate(model, calibration)
+        kv_scores = calibrate(model, calibration)
     started = time.perf_counter()
     with torch.random.fork_rng(devices=[]), propagation_budget():
         torch.manual_seed(seed)
-        plan, graph = make_plan(model, case)
+        plan, graph = make_plan(model, case, kv_scores)
         apply_plan(model, graph, plan)
     seconds = time.perf_counter() - started
     model.zero_grad(set_to_none=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from ..torch_pruning_api import make_importance, make_pruner, out_channels
 from .recipes import Case, Reduction, reductions
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 
@@ -35,10 +36,12 @@ class PruningPlan:
     removals: tuple[Removal, ...]
 
 
-def make_plan(model: PreTrainedModel, case: Case) -> tuple[PruningPlan, Any]:
+def make_plan(
+    model: PreTrainedModel, case: Case, kv_scores: Mapping[str, torch.Tensor] | None = None
+) -> tuple[PruningPlan, Any]:
     """Rank and choose with torch-pruning, changing nothing. Returns the plan and torch-pruning's graph, to prune with.
 
-    For Taylor importance the parameters must carry their gradients (see `importance.calibrate`).
+    For Taylor importance the parameters must carry their gradients, and `kv_scores` be what `importance.calibrate` returned with them.
     Raises UserError if the model can't be reduced so, or torch-pruning chooses another number of channels than the case asks for.
     """
     shape = shape_of(model.config)
@@ -46,7 +49,7 @@ def make_plan(model: PreTrainedModel, case: Case) -> tuple[PruningPlan, Any]:
     layers = decoder_layers(model)
     pruner = _pruner(model, case, wanted, layers)
     if case.recipe == "kv-groups":
-        removals = tuple(_kv_groups(pruner, model, layers, wanted[0].removed, shape))
+        removals = tuple(_kv_groups(pruner, layers, wanted[0].removed, shape, kv_scores))
     else:
         removals = tuple(_removal(pruner.DG, group) for group in pruner.step(interactive=True))
     return PruningPlan(case, shape, wanted, removals), pruner.DG
@@ -100,15 +103,21 @@ def _removal(graph: Any, group: Any) -> Removal:
 
 
 def _kv_groups(
-    pruner: Any, model: PreTrainedModel, layers: list[DecoderLayer], removed: int, shape: Shape
+    pruner: Any,
+    layers: list[DecoderLayer],
+    removed: int,
+    shape: Shape,
+    kv_scores: Mapping[str, torch.Tensor] | None,
 ) -> Iterator[Removal]:
-    """torch-pruning ranks no kv heads, so its importance of k_proj's channels is averaged per kv head here."""
+    """torch-pruning ranks no kv heads: they are ranked by `kv_scores`, or by its importance of k_proj's channels, averaged per kv head."""
     for layer in layers:
         if layer.k is None:
             raise UserError("recipe kv-groups: this model fuses q, k and v in one layer, whose kv heads can't be pruned apart")
-        width = layer.k.out_features
-        group = pruner.DG.get_pruning_group(layer.k, out_channels(layer.k), list(range(width)))
-        scores = pruner.importance(group).reshape(shape.kv_heads, -1).mean(dim=1)
+        if kv_scores is not None:
+            scores = kv_scores[layer.name]
+        else:
+            group = pruner.DG.get_pruning_group(layer.k, out_channels(layer.k), list(range(layer.k.out_features)))
+            scores = pruner.importance(group).reshape(shape.kv_heads, -1).mean(dim=1)
         weakest = scores.argsort()[:removed].tolist()
         indices = [head * shape.head_dim + i for head in weakest for i in range(shape.head_dim)]
         yield Removal(pruner.DG._module2name[layer.k], True, tuple(sorted(indices)))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ..errors import UserError
 from ..models.layout import Shape
-
-RECIPES = ("ffn", "heads", "kv-groups", "width", "all")
-IMPORTANCES = ("taylor", "magnitude", "random")
+from ..options import RECIPES
 
 
 @dataclass(frozen=True)
@@ -96,5 +95,17 @@ def _nearest(shape: Shape, recipe: str, case: Case, in_all: bool = False) -> Red
 
 
 def achieved(shape: Shape, case: Case) -> Case:
-    """`case` with the ratio that its recipe achieves on a model of `shape` (for `all`, that of the width), to four digits."""
-    return replace(case, ratio=round(reductions(shape, case)[0].ratio, 4))
+    """`case` with the ratio that its recipe achieves on a model of `shape` (for `all`, that of the width).
+
+    A ratio that is met to half a percentage point keeps the digits it was asked with; another is given to three.
+    """
+    ratio = reductions(shape, case)[0].ratio
+    return case if abs(ratio - case.ratio) < 0.005 else replace(case, ratio=round(ratio, 3))
+
+
+def distinct(shape: Shape, cases: Iterable[Case]) -> tuple[Case, ...]:
+    """The cases as a model of `shape` achieves them; of those that remove the same, the first."""
+    kept: dict[tuple[str, str, tuple[Reduction, ...]], Case] = {}
+    for case in cases:
+        kept.setdefault((case.recipe, case.importance, reductions(shape, case)), achieved(shape, case))
+    return tuple(kept.values())

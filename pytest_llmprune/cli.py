@@ -1,0 +1,113 @@
+"""The command `llmprune`. Exit codes: 0 fine, 1 failed, 2 usage, 3 undecided: a person must look."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import __version__, resources
+from .errors import UserError
+
+FINE, FAILED, USAGE, UNDECIDED = 0, 1, 2, 3
+_CONFIG_FILES = ("pytest.toml", "pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. A user's mistake is one line on stderr and exit code 2."""
+    parser = argparse.ArgumentParser(prog="llmprune", description="Does pruning a large language model still work?")
+    parser.add_argument("--version", action="version", version=f"llmprune {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    gate = commands.add_parser(
+        "gate",
+        help="prune models, measure them, and fail if they are no language models any more",
+        description="Runs the suites with pytest on each MODEL. Everything else is passed to pytest, --llmprune-* options included.",
+    )
+    gate.add_argument("models", nargs="*", metavar="MODEL", help="tiny (default), smollm2, a hub id, or a path")
+
+    commands.add_parser("models", help="list the models that can be named without a path")
+
+    report = commands.add_parser("report", help="show a record as a table, or as an HTML page")
+    report.add_argument("record", nargs="?", type=Path, help="a record's file; default: the newest one below this directory")
+    report.add_argument("-o", "--output", type=Path, metavar="FILE.html", help="write an HTML page instead")
+
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command != "gate":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    try:
+        if options.command == "gate":
+            return _gate(options.models, rest)
+        if options.command == "models":
+            return _models()
+        return _report(options.record, options.output)
+    except UserError as error:
+        print(f"llmprune: {error}", file=sys.stderr)
+        return USAGE
+
+
+def _gate(models: list[str], rest: list[str]) -> int:
+    """Run the suites in a pytest of its own, from this directory and with its configuration, and read the verdicts from the record."""
+    from .record.store import read
+
+    where = [f"--rootdir={Path.cwd()}"]
+    config = next((name for name in _CONFIG_FILES if Path(name).is_file()), None)
+    where += ["-c", config] if config else []
+    named = [argument for model in models for argument in ("--llmprune-model", model)]
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "record.json"
+        keep = [] if any(argument.startswith("--llmprune-record") for argument in rest) else ["--llmprune-record", str(copy)]
+        command = [sys.executable, "-m", "pytest", str(resources.suites_dir()), *where, *named, *keep, *rest]
+        code = subprocess.run(command, check=False).returncode
+        if code in (0, 1) and copy.is_file():
+            record = read(copy)
+            bad = [item for item in record.items if item.outcome in ("failed", "error")]
+            verdicts = [verdict["outcome"] for item in bad for verdict in item.verdicts]
+            if bad and not record.missing and all(item.verdicts for item in bad) and "fail" not in verdicts:
+                return UNDECIDED
+    return code if code in (FINE, FAILED) else USAGE
+
+
+def _models() -> int:
+    from .models import catalog, smollm2
+
+    try:
+        smollm2_state = f"converted: {smollm2.checkpoint_if_cached() or smollm2.find_gguf()}"
+    except UserError as error:
+        smollm2_state = str(error)
+    rows = [("tiny", "1.9M", "shipped"), ("smollm2", "134.5M", smollm2_state)]
+    for name in catalog.names():
+        entry = catalog.entry(name)
+        rows.append((name, f"{entry.parameters / 1e9:.2f}B", f"{entry.config['model_type']}; the config is shipped (--llmprune-weights meta|random)"))
+    width = max(len(row[0]) for row in rows)
+    for name, size, state in rows:
+        print(f"{name:{width}}  {size:>8}  {state}")
+    return FINE
+
+
+def _report(record: Path | None, output: Path | None) -> int:
+    from .record.store import latest, read, write_atomically
+
+    file = record or latest(Path.cwd())
+    found = read(file)
+    if output is None:
+        from .record.terminal import lines
+
+        for text, _ in lines(found, str(file)):
+            print(text)
+        return FINE
+    from .record.html import page
+
+    try:
+        write_atomically(output, page(found, file.with_suffix(".details")))
+    except OSError as error:
+        raise UserError(f"{output}: {error.strerror}") from None
+    print(f"report: {output}")
+    return FINE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,240 @@
+"""pytest's hooks, and nothing else: each calls what knows.
+
+While no llmprune option is given and no test uses its fixtures, nothing here imports torch, transformers, torch_pruning or hypothesis.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .options import ALIAS, OPTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    from .session import Recorder, Run
+
+pytest_plugins = ("pytest_llmprune.fixtures",)
+
+MARKERS = (
+    "llm_gpu: needs a CUDA device; skipped, with the reason, where there is none",
+    "llm_network: needs a model hub; skipped, with the reason, where none is reached",
+    "llm_slow: takes minutes; left out of the smoke profile",
+    "known_defect(id): fails because of this defect of torch-pruning while its fix is off: expected then, and only then",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("llmprune", "pruning of large language models (pytest-llmprune)")
+    for option in OPTIONS:
+        arguments: dict[str, Any] = {"dest": option.dest, "default": None, "help": option.help}
+        if option.is_flag:
+            arguments["action"] = "store_true"
+        else:
+            arguments |= {"action": "append" if option.repeatable else "store", "metavar": option.metavar}
+        group.addoption(option.flag, **arguments)
+        parser.addini(
+            option.dest,
+            f"default of {option.flag}",
+            type="linelist" if option.repeatable else "string",
+            default=[] if option.repeatable else "",
+        )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(early_config: pytest.Config, parser: pytest.Parser) -> Generator[None, None, None]:
+    # every plugin and conftest has declared its options by now, so the alias takes the flag only if it is free
+    yield
+    early_config.stash[_alias_taken] = not add_alias(parser)
+
+
+def add_alias(parser: pytest.Parser) -> bool:
+    """Declare `--llm-model` unless another plugin has. Returns whether it is ours."""
+    alias = {"dest": "llmprune_model", "action": "append", "metavar": "MODEL", "help": "short for --llmprune-model"}
+    try:
+        parser.getgroup("llmprune").addoption(ALIAS, **alias)
+    except (ValueError, argparse.ArgumentError):
+        return False
+    return True
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in MARKERS:
+        config.addinivalue_line("markers", marker)
+    hooks = Hooks(config)
+    config.pluginmanager.register(hooks, "llmprune-session")
+    if hooks.is_asked():
+        hooks.check()
+
+
+_alias_taken = pytest.StashKey[bool]()
+_recorder = pytest.StashKey["Recorder"]()
+
+
+class Hooks:
+    """The hooks that need to know the session's run, which is started when something first asks for it."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.is_worker = hasattr(config, "workerinput")
+        self._run: Run | None = None
+        self._deselected: dict[str, int] = {}
+
+    @property
+    def run(self) -> Run:
+        """The run. A user's mistake in its settings ends pytest with one line and exit code 4."""
+        if self._run is None:
+            from .errors import UserError
+            from .session import Run
+            from .settings import settings_from
+
+            try:
+                settings = settings_from(lambda dest: getattr(self.config.option, dest, None), self.config.getini)
+            except UserError as error:
+                raise pytest.UsageError(str(error)) from None
+            journal = self.config.workerinput["llmprune_journal"] if self.is_worker else None
+            self._run = Run.start(settings, self.config.invocation_params.dir, journal)
+        return self._run
+
+    def is_asked(self) -> bool:
+        """Whether an option was given, or an argument names the suites. Cheap, and imports nothing."""
+        if any(getattr(self.config.option, o.dest, None) or self.config.getini(o.dest) for o in OPTIONS):
+            return True
+        from .resources import suites_dir
+
+        suites = str(suites_dir())
+        paths = (str(self.config.invocation_params.dir.joinpath(arg.split("::")[0]).resolve()) for arg in self.config.args)
+        return any(path.startswith(suites) or arg.startswith("pytest_llmprune.suites") for path, arg in zip(paths, self.config.args, strict=True))
+
+    def check(self) -> None:
+        """Find every mistake that can be found before anything runs."""
+        from .errors import UserError
+        from .session import check_store
+
+        run = self.run
+        if not self.is_worker:
+            try:
+                check_store(run.root)
+            except UserError as error:
+                raise pytest.UsageError(str(error)) from None
+
+    def pytest_report_header(self) -> list[str]:
+        return self.run.header(self.config.stash.get(_alias_taken, False)) if self.is_asked() else []
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        node.workerinput["llmprune_journal"] = str(self.run.journal.folder) if self.is_asked() else self._fallback_journal()
+
+    def _fallback_journal(self) -> str:
+        from .record.store import Journal
+
+        return str(Journal.new(self.config.invocation_params.dir).folder)
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if "llm_spec" in metafunc.fixturenames:
+            names, values, ids = self.run.parameters(metafunc.fixturenames)
+            metafunc.parametrize(names, values, ids=ids, indirect=True, scope="session")
+        if "full_llama_graph" in metafunc.fixturenames:
+            from .models.catalog import names as published
+
+            ids = [name.split("/")[-1] for name in published()]
+            metafunc.parametrize("full_llama_graph", published(), ids=ids, indirect=True, scope="session")
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        kept, dropped = [], []
+        for item in items:
+            reason = self._reason_to_deselect(item)
+            (dropped if reason else kept).append(item)
+            if reason:
+                self._deselected[reason] = self._deselected.get(reason, 0) + 1
+        if dropped:
+            self.config.hook.pytest_deselected(items=dropped)
+            items[:] = kept
+
+    def _reason_to_deselect(self, item: pytest.Item) -> str | None:
+        spec = _parameters(item).get("llm_spec")
+        return self.run.reason_to_deselect(getattr(item, "fixturenames", ()), spec) if spec is not None else None
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        ours = [item for item in session.items if _is_ours(item)]
+        if ours and not self.config.option.collectonly:
+            from .errors import UserError
+
+            try:
+                self.run.plan([_key(item) for item in ours], self._deselected)
+            except UserError as error:
+                raise pytest.UsageError(str(error)) from None
+
+    def recorder(self, item: pytest.Item) -> Recorder:
+        """The recorder of a test, made at the first call."""
+        from .session import Recorder
+
+        if _recorder not in item.stash:
+            item.stash[_recorder] = Recorder(_key(item), self.run.journal)
+        return item.stash[_recorder]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        if _is_ours(item):
+            from .record.schema import PREFIX, to_properties
+
+            others = [(name, value) for name, value in item.user_properties if not name.startswith(PREFIX)]
+            item.user_properties[:] = others + to_properties(self.recorder(item).item())
+        return (yield)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if self.is_worker or (report.when != "call" and report.outcome == "passed"):
+            return
+        if any(name == "llmprune.key" for name, _ in report.user_properties):
+            from .record.schema import from_properties
+
+            if item := from_properties(report.user_properties, _outcome(report), report.duration):
+                self.run.log(item)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if self._run is not None:
+            session.exitstatus = self._run.finish(int(exitstatus))
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self._run is None or self.config.option.collectonly:
+            return
+        summary = self._run.summary(self.is_asked())
+        if summary:
+            terminalreporter.write_sep("=", "llmprune")
+            for text, colour in summary:
+                terminalreporter.write_line(text, **({colour: True} if colour else {}))
+
+
+def _parameters(item: pytest.Item) -> dict[str, Any]:
+    callspec = getattr(item, "callspec", None)
+    return dict(callspec.params) if callspec is not None else {}
+
+
+def _is_ours(item: pytest.Item) -> bool:
+    """Whether an item goes on record: a test of the suites, or one that uses a fixture that records."""
+    fixtures: Sequence[str] = getattr(item, "fixturenames", ())
+    if "llm_record" in fixtures:
+        return True
+    from .resources import suites_dir
+
+    return item.path.is_relative_to(suites_dir())
+
+
+def _key(item: pytest.Item) -> Any:
+    from .session import key_of
+
+    test = getattr(item, "originalname", None) or item.name
+    owner = getattr(item, "cls", None)
+    return key_of(item.path.stem, f"{owner.__name__}.{test}" if owner else test, _parameters(item))
+
+
+def _outcome(report: pytest.TestReport) -> str:
+    if hasattr(report, "wasxfail"):
+        return "xfailed" if report.outcome == "skipped" else "xpassed"
+    if report.when != "call" and report.outcome == "failed":
+        return "error"
+    return report.outcome

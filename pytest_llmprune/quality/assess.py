@@ -1,0 +1,134 @@
+"""Measure a pruned model beside its dense original: everything a gate can ask for, in one pass over each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..models.load import LoadedModel
+from . import coherence, cost, perplexity
+from .profiles import Profile
+from .texts import text_hash
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Dense:
+    """What was measured of the dense model, once, and what pruned models are held against."""
+
+    loaded: LoadedModel
+    profile: Profile
+    protocol: dict[str, Any]
+    windows: torch.Tensor
+    bos: int | None
+    perplexity: perplexity.Perplexity
+    coherence: coherence.Coherence
+    continuations: tuple[coherence.Continuation, ...]
+    size: cost.Size
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """The measurements of one pruned model: by name, with intervals where there are any, the worst continuation, and the details for a sidecar."""
+
+    measurements: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    protocol: dict[str, Any]
+    worst: coherence.Continuation
+    details: dict[str, Any] = field(repr=False)
+
+
+def measure_dense(loaded: LoadedModel, text: str, profile: Profile, progress: Progress = lambda _: None) -> Dense:
+    """Measure a dense model on `text`. Raises UserError for a text that is too short, CheckFailed for a model whose logits are not finite."""
+    tokenizer = loaded.tokenizer
+    assert tokenizer is not None, "a model that is judged has a tokenizer"
+    tokens = perplexity.tokenise(tokenizer, text)
+    windows = perplexity.windows_of(tokens, profile.perplexity)
+    bos = perplexity.bos_of(tokenizer)
+    progress(f"perplexity of dense on {len(windows)} windows of {profile.perplexity.window} tokens")
+    measured = perplexity.measure(loaded.model, windows, profile.perplexity, bos)
+    progress("continuations of dense")
+    generated = coherence.generate(loaded.model, tokenizer, profile.coherence)
+    nlls = coherence.teacher_nll(loaded.model, generated)
+    continuations = coherence.describe(generated, nlls, tokenizer, profile.coherence)
+    protocol = {
+        **profile.to_json(),
+        "text": text_hash(text),
+        "tokenizer": hashlib.sha256(repr(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:16],
+        "windows": len(windows),
+        "bos": bos is not None,
+        "averaging": "per scored token",
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "device": loaded.device.type,
+        "attention": getattr(loaded.model.config, "_attn_implementation", "") or "",
+    }
+    return Dense(
+        loaded=loaded,
+        profile=profile,
+        protocol=protocol,
+        windows=windows,
+        bos=bos,
+        perplexity=measured,
+        coherence=coherence.score_against(continuations, continuations, generated),
+        continuations=continuations,
+        size=cost.size_of(loaded.model),
+    )
+
+
+def assess(model: PreTrainedModel, dense: Dense, progress: Progress = lambda _: None) -> Assessment:
+    """Measure a pruned model as its dense original was measured. Raises CheckFailed if its logits are not finite."""
+    tokenizer, profile = dense.loaded.tokenizer, dense.profile
+    assert tokenizer is not None
+    progress("perplexity of pruned")
+    ppl = perplexity.measure(model, dense.windows, profile.perplexity, dense.bos)
+    ratio = perplexity.ratio(ppl, dense.perplexity)
+    progress("continuations of pruned, judged by dense")
+    generated = coherence.generate(model, tokenizer, profile.coherence)
+    nlls = coherence.teacher_nll(dense.loaded.model, generated)
+    continuations = coherence.describe(generated, nlls, tokenizer, profile.coherence)
+    quality = coherence.score_against(continuations, dense.continuations, generated)
+    progress("speed of dense and pruned in turn")
+    speed = cost.speeds({"dense": dense.loaded.model, "pruned": model}, profile.speed)
+    size = cost.size_of(model)
+    before, after = speed["dense"], speed["pruned"]
+    measurements: dict[str, float] = {
+        "ppl": ppl.value,
+        "ppl_ratio": ratio.value,
+        "coherence": quality.value,
+        "coherence_ratio": quality.value / dense.coherence.value,
+        "rep4": quality.rep4,
+        "distinct2": quality.distinct2,
+        "garble": quality.garble,
+        "teacher_nll": quality.teacher_nll,
+        "params": size.params,
+        "params_ratio": size.params / dense.size.params,
+        "macs": size.macs,
+        "macs_ratio": size.macs / dense.size.macs,
+        "bytes": size.bytes,
+        "prefill": after.prefill,
+        "prefill_ratio": after.prefill / before.prefill,
+        "decode": after.decode,
+        "decode_ratio": after.decode / before.decode,
+        "dense.ppl": dense.perplexity.value,
+        "dense.coherence": dense.coherence.value,
+        "dense.rep4": dense.coherence.rep4,
+        "dense.teacher_nll": dense.coherence.teacher_nll,
+        "dense.params": dense.size.params,
+        "dense.macs": dense.size.macs,
+        "dense.bytes": dense.size.bytes,
+        "dense.prefill": before.prefill,
+        "dense.decode": before.decode,
+    }
+    details = {
+        "nll": {"dense": dense.perplexity.nll, "pruned": ppl.nll, "scored": ppl.scored},
+        "continuations": [c.to_json() for c in quality.continuations],
+        "dense_continuations": [c.to_json() for c in dense.coherence.continuations],
+    }
+    return Assessment(measurements, {"ppl_ratio": (ratio.low, ratio.high)}, dense.protocol, quality.worst, details)

@@ -1,0 +1,164 @@
+"""Keep records: a journal while a run goes on, one numbered JSON file when it has ended.
+
+    .llmprune/<machine>/0001_<name>.json        a finished record; never overwritten
+    .llmprune/<machine>/0001_<name>.details/    its sidecars: likelihoods by window, continuations
+    .llmprune/<machine>/journal-<time>-<pid>/   a run that goes on, or was interrupted: plan.json, items.jsonl, details/
+
+A journal is appended to item by item, so an interrupted run leaves what it had done and what it had planned. A record's file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from .schema import Item, Key, RunRecord, dumps, item_from_json, loads
+
+FOLDER = ".llmprune"
+
+
+def store_dir(root: Path) -> Path:
+    """The folder of this machine's records under `root`; the machine is named by system, processor and Python, as they change timings."""
+    python = ".".join(platform.python_version_tuple()[:2])
+    name = f"{platform.system()}-{platform.machine()}-py{python}"
+    return root / FOLDER / re.sub(r"[^\w.-]", "_", name)
+
+
+class Journal:
+    """A run that goes on. Made by the process that reports; workers only write their plan and details into its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def new(cls, root: Path) -> Journal:
+        """The journal of a run that begins now under `root`. Nothing is written before there is something to write."""
+        return cls(store_dir(root) / f"journal-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
+
+    def _ensure(self) -> None:
+        try:
+            (self.folder / "details").mkdir(parents=True, exist_ok=True)
+            ignore = self.folder.parent.parent / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n")
+        except OSError as error:
+            raise UserError(f"no record can be kept in {self.folder}: {error.strerror}") from None
+
+    def plan(self, keys: Iterable[Key], deselected: dict[str, int]) -> None:
+        """Note what is going to run, once: all workers collect the same, the first to come writes."""
+        self._ensure()
+        values = {"planned": [asdict(key) for key in keys], "deselected": deselected}
+        with contextlib.suppress(FileExistsError):
+            _write_new(self.folder / "plan.json", json.dumps(values))
+
+    def add(self, item: Item) -> None:
+        """Append one finished item, on disk before this returns."""
+        self._ensure()
+        with (self.folder / "items.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(item.to_json(), allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def details(self, name: str, values: dict[str, Any]) -> str:
+        """Write a sidecar and return its name. An existing one of that name is replaced: the test has run again."""
+        self._ensure()
+        file = re.sub(r"[^\w.-]", "_", name) + ".json"
+        write_atomically(self.folder / "details" / file, json.dumps(values, ensure_ascii=False, allow_nan=False))
+        return file
+
+    @property
+    def planned(self) -> tuple[tuple[Key, ...], dict[str, int]]:
+        """The keys that were planned and how many items were deselected, by reason."""
+        file = self.folder / "plan.json"
+        if not file.is_file():
+            return (), {}
+        values = json.loads(file.read_text())
+        return tuple(Key(**key) for key in values["planned"]), values["deselected"]
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """The items that have finished; a last line cut short by a kill is left out."""
+        file = self.folder / "items.jsonl"
+        items = []
+        for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+            with contextlib.suppress(ValueError):
+                items.append(item_from_json(json.loads(line)))
+        return tuple(items)
+
+    def finish(self, record: RunRecord, name: str) -> Path:
+        """Turn the journal into the next numbered record and remove it. Returns the record's file."""
+        store = self.folder.parent
+        text = dumps(record)
+        safe = re.sub(r"[^\w.-]", "_", name)
+        number = 1 + max((int(file.name[:4]) for file in store.glob("[0-9][0-9][0-9][0-9]_*.json")), default=0)
+        while True:
+            target = store / f"{number:04d}_{safe}.json"
+            try:
+                _write_new(target, text)
+                break
+            except FileExistsError:
+                number += 1
+        details = self.folder / "details"
+        if any(details.iterdir()):
+            details.rename(target.with_suffix(".details"))
+        self.discard()
+        return target
+
+    def discard(self) -> None:
+        """Remove the journal."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def read(file: Path) -> RunRecord:
+    """The record in a file. Raises UserError if there is none or it can't be read."""
+    try:
+        return loads(file.read_text(encoding="utf-8"), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: no record can be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def latest(root: Path) -> Path:
+    """The newest record under `root`. Raises UserError if there is none."""
+    files = sorted(store_dir(root).glob("[0-9][0-9][0-9][0-9]_*.json"))
+    if not files:
+        raise UserError(f"no record under {store_dir(root)}; make one with: llmprune gate")
+    return files[-1]
+
+
+def write_atomically(target: Path, text: str) -> None:
+    """Write a whole file or nothing; what stood there is replaced."""
+    draft = _draft(target, text)
+    try:
+        os.replace(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _write_new(target: Path, text: str) -> None:
+    """Write a whole file or nothing, under a name that is not taken. Raises FileExistsError if it is."""
+    draft = _draft(target, text)
+    try:
+        os.link(draft, target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _draft(target: Path, text: str) -> Path:
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".draft-")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(name, 0o644)
+    return Path(name)

@@ -1,0 +1,306 @@
+"""One run, from its settings to its record: what the plugin's hooks call, without pytest, so that every part can be tested by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from . import __version__, resources
+from .errors import UserError
+from .fixes.registry import FIXES, applicable
+from .models.spec import ModelSpec
+from .prune.recipes import Case
+from .record.schema import Item, Key, RunRecord, dumps
+from .record.store import Journal, store_dir, write_atomically
+from .settings import Settings
+
+PACKAGES = ("torch-pruning", "transformers", "torch", "tokenizers", "pytest", "pytest-xdist", "numpy")
+NEEDS_WEIGHTS = frozenset({"llm_pruned", "llm_prune", "llm_model", "llm_tokenizer", "quality_gate"})
+
+
+@dataclass
+class Run:
+    """A run of this process: the main process reports and finishes, an xdist worker only plans and writes details."""
+
+    settings: Settings
+    root: Path
+    journal: Journal
+    is_worker: bool = False
+    record_file: Path | None = None
+    record: RunRecord | None = None
+    trouble: str = ""
+
+    @classmethod
+    def start(cls, settings: Settings, root: Path, journal: str | None) -> Run:
+        """journal: the folder that the main process chose, if this is a worker."""
+        return cls(settings, root, Journal(Path(journal)) if journal else Journal.new(root), is_worker=journal is not None)
+
+    def header(self, given_alias_taken: bool) -> list[str]:
+        """Lines for the report's header: models, versions and fixes. Reads files and metadata; imports nothing heavy."""
+        versions = environment()
+        stack = ", ".join(f"{name} {versions[name]}" for name in PACKAGES[:3] if name in versions)
+        lines = [f"llmprune: {', '.join(spec.name for spec in self.settings.models)}; {stack}", f"llmprune fixes: {self._fixes()}"]
+        if given_alias_taken:
+            lines.append("llmprune: --llm-model belongs to another plugin here; use --llmprune-model")
+        return lines
+
+    def _fixes(self) -> str:
+        if self.settings.fixes == "off":
+            return "off"
+        if self.settings.fixes != "auto":
+            return self.settings.fixes.replace(",", ", ")
+        known = applicable()
+        refused = [f"{id} refused: {FIXES[id].refusal()}" for id in FIXES if id not in known]
+        return "; ".join([", ".join(known) or "none", *refused])
+
+    def parameters(self, fixtures: Sequence[str]) -> tuple[list[str], list[Any], list[str]]:
+        """Names, values and ids to parametrize a test by: models, and their pruning cases if the test asks for those."""
+        if "llm_case" not in fixtures:
+            return ["llm_spec"], [(spec,) for spec in self.settings.models], [spec.label for spec in self.settings.models]
+        pairs = [(spec, case) for spec in self.settings.models for case in self.settings.cases(spec)]
+        return ["llm_spec", "llm_case"], list(pairs), [f"{spec.label}-{case.label}" for spec, case in pairs]
+
+    def reason_to_deselect(self, fixtures: Sequence[str], spec: ModelSpec | None) -> str | None:
+        """Why an item can't run with the model it is parametrized by, or None."""
+        if spec is None or spec.weights == "pretrained":
+            return None
+        if spec.weights == "meta" and NEEDS_WEIGHTS & set(fixtures):
+            return "meta weights: there is nothing to compute with"
+        if spec.weights == "random" and {"quality_gate", "llm_tokenizer"} & set(fixtures):
+            return "random weights: a model that is no language model has no quality to judge"
+        return None
+
+    def plan(self, keys: Sequence[Key], deselected: dict[str, int]) -> None:
+        """Note what is going to run. Raises UserError if nothing can be written."""
+        self.journal.plan(keys, deselected)
+
+    def log(self, item: Item) -> None:
+        """Keep one finished item (main process only)."""
+        if not self.is_worker:
+            self.journal.add(item)
+
+    def finish(self, exit_status: int) -> int:
+        """Turn the journal into a record if the run has ended by itself, and return the exit status that it deserves.
+
+        A run that passed but measured nothing, or left planned items unfinished, is turned into a failure. An interrupted one stays a journal.
+        """
+        planned, deselected = self.journal.planned
+        if self.is_worker or not planned:
+            return exit_status
+        if exit_status not in (0, 1):
+            self.trouble = f"interrupted; what was done is kept in {self._relative(self.journal.folder)}"
+            return exit_status
+        latest = {item.key: item for item in self.journal.items}
+        record = RunRecord(
+            environment=environment(self.root),
+            settings=self._settings_json(),
+            fixes=_fixes_that_ran(self.journal),
+            planned=planned,
+            items=tuple(latest.values()),
+            deselected=deselected,
+            created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            exit_status=exit_status,
+        )
+        if exit_status == 0 and record.missing:
+            self.trouble, exit_status = f"{len(record.missing)} planned items did not finish", 1
+        elif exit_status == 0 and all(item.outcome == "skipped" for item in record.items):
+            self.trouble, exit_status = "every item was skipped: nothing was measured, so nothing has passed", 1
+        record = RunRecord(**{**vars(record), "exit_status": exit_status})
+        self.record = record
+        name = "-".join(spec.label for spec in self.settings.models)
+        try:
+            self.record_file = self.journal.finish(record, name)
+            if self.settings.record:
+                write_atomically(self.settings.record, dumps(record))
+            if self.settings.report:
+                from .record.html import page
+
+                write_atomically(self.settings.report, page(record, self.record_file.with_suffix(".details")))
+        except OSError as error:
+            self.trouble, exit_status = f"the record could not be written: {error.strerror} ({error.filename})", 1
+        return exit_status
+
+    def summary(self, suite_asked: bool) -> list[tuple[str, str]]:
+        """(text, colour) lines for the terminal's summary."""
+        from .record.terminal import lines
+
+        result = []
+        if self.record is not None:
+            result += list(lines(self.record, self._relative(self.record_file) if self.record_file else ""))
+        if self.trouble:
+            result.append((self.trouble, "red"))
+        if not result and suite_asked and not self.is_worker:
+            models = " ".join(f"--llm-model {spec.name}" for spec in self.settings.models)
+            result.append((f"no suite of llmprune was collected; to run them: pytest {resources.suites_argument()} {models}", ""))
+        return result
+
+    def _relative(self, path: Path) -> str:
+        return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+    def _settings_json(self) -> dict[str, Any]:
+        s = self.settings
+        return {
+            "models": [spec.name for spec in s.models],
+            "weights": s.models[0].weights,
+            "spec_of": {spec.label: spec.name for spec in s.models},
+            "importance": s.importance,
+            "text": s.text if s.text in ("builtin", "wikitext2") else Path(s.text).name,
+            "fixes": s.fixes,
+            "gates": [str(gate) for gate in s.gates],
+            "seed": s.seed,
+            "suites": resources.suites_argument(),
+        }
+
+
+def note_fixes(journal: Journal, ids: Sequence[str]) -> None:
+    """Note in the journal which fixes were active, from whichever process applied them."""
+    journal.details("fixes", {"fixes": list(ids)})
+
+
+def _fixes_that_ran(journal: Journal) -> tuple[str, ...]:
+    file = journal.folder / "details" / "fixes.json"
+    return tuple(json.loads(file.read_text())["fixes"]) if file.is_file() else ()
+
+
+def environment(root: Path | None = None) -> dict[str, str]:
+    """Versions, machine and, with `root`, the commit of what is checked out there. Imports nothing heavy."""
+    values = {"llmprune": __version__, "python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    for package in PACKAGES:
+        try:
+            values[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    values["cpus"] = str(os.cpu_count())
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        values["gpu"] = torch.cuda.get_device_name(0)
+    if root is not None:
+        try:
+            git = ["git", "-C", str(root), "rev-parse", "HEAD"]
+            commit = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
+        except (OSError, subprocess.TimeoutExpired):
+            commit = ""
+        if commit:
+            values["commit"] = commit
+    return values
+
+
+def check_store(root: Path) -> None:
+    """Raise UserError, before any work is done, if records can't be kept under `root`."""
+    folder = store_dir(root)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"no record can be kept under {folder}: {error.strerror}") from None
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"no record can be kept under {folder}: no permission to write there")
+
+
+class Recorder:
+    """What one test says of itself: the fixture `llm_record`."""
+
+    def __init__(self, key: Key, journal: Journal) -> None:
+        self.key = key
+        self._journal = journal
+        self._measurements: dict[str, float] = {}
+        self._intervals: dict[str, tuple[float, float]] = {}
+        self._verdicts: tuple[dict[str, Any], ...] = ()
+        self._protocol: dict[str, Any] = {}
+        self._notes: tuple[str, ...] = ()
+        self._worst = ""
+        self._details = ""
+
+    def measure(self, name: str, value: float, interval: tuple[float, float] | None = None) -> None:
+        """Record a measurement. Raises CheckFailed if it is NaN or infinite: such a number measures nothing."""
+        import math
+
+        from .errors import CheckFailed
+
+        if not all(math.isfinite(v) for v in (value, *(interval or ()))):
+            raise CheckFailed(f"{self.key}: {name} is {value}, which is no measurement")
+        self._measurements[name] = value
+        if interval is not None:
+            self._intervals[name] = interval
+
+    def note(self, text: str) -> None:
+        """Record a remark."""
+        self._notes += (text,)
+
+    def judge(self, verdicts: Sequence[Any], protocol: dict[str, Any], worst: str, details: dict[str, Any]) -> None:
+        """Record verdicts with the protocol they were reached under, the worst continuation's text, and a sidecar of details."""
+        self._verdicts = tuple(verdict.to_json() for verdict in verdicts)
+        self._protocol, self._worst = protocol, worst
+        self._details = self._journal.details(str(self.key), details)
+
+    def item(self, outcome: str = "", seconds: float = 0.0) -> Item:
+        """What was recorded so far."""
+        return Item(
+            self.key,
+            outcome,
+            seconds,
+            dict(self._measurements),
+            dict(self._intervals),
+            self._verdicts,
+            self._protocol,
+            self._notes,
+            self._worst,
+            self._details,
+        )
+
+
+def key_of(module: str, test: str, parameters: dict[str, Any]) -> Key:
+    """The key of a test: `module` is its file's stem; parameters other than model and case make its variant."""
+    spec, case = parameters.get("llm_spec"), parameters.get("llm_case")
+    others = [str(value) for name, value in parameters.items() if name not in ("llm_spec", "llm_case")]
+    is_case = isinstance(case, Case)
+    return Key(
+        suite=module,
+        test=test,
+        model=spec.label if isinstance(spec, ModelSpec) else "",
+        recipe=case.recipe if is_case else "",
+        ratio=case.ratio if is_case else 0.0,
+        importance=case.importance if is_case else "",
+        variant="-".join(others),
+    )
+
+
+def failure_message(
+    key: Key, verdicts: Sequence[Any], measurements: dict[str, float], worst: Any, command: str
+) -> str:
+    """Why a gate failed: every verdict with dense, pruned, ratio, threshold and interval, the worst continuation, and what to type."""
+    from .record.terminal import explain
+
+    bad = [verdict for verdict in verdicts if verdict.outcome != "pass"]
+    lines = [f"{key.recipe} at {key.ratio:g} by {key.importance} on {key.model}: {len(bad)} of {len(verdicts)} gates not passed"]
+    lines += [f"  {explain(verdict.to_json())}" for verdict in verdicts]
+    for name in ("ppl", "coherence"):
+        before, after = measurements.get(f"dense.{name}"), measurements.get(name)
+        if before is not None and after is not None:
+            lines.append(f"  {name}: dense {before:.4g}, pruned {after:.6g}")
+    lines += [f"  the worst continuation ({worst.kind}, score {worst.score:.2f}): {worst.prompt!r}", f"    {worst.text!r}"]
+    loosened = " ".join(
+        f"--llmprune-gate '{v.measurement}{v.operator}{_accepting(v):.3g}'" for v in bad if v.value == v.value
+    )
+    lines += [f"to repeat: {command}", f"to accept: {command} {loosened}"]
+    return "\n".join(lines)
+
+
+def _accepting(verdict: Any) -> float:
+    """A threshold that the interval lies within, rounded to the safe side."""
+    edge = verdict.value
+    if verdict.operator == "<=":
+        edge = verdict.high if verdict.high is not None else edge
+        return float(edge) * 1.01
+    edge = verdict.low if verdict.low is not None else edge
+    return float(edge) * 0.99
+
+
