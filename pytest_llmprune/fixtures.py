@@ -235,7 +235,7 @@ def quality_gate(
         except (UserError, CheckFailed) as error:
             _fail(error)
         llm_record.measure("prune_time", pruned.seconds)
-        verdicts = judge(gates_for(case, llm_settings.gates), found.measurements, found.intervals)
+        verdicts = judge(gates_for(pruned.plan.reductions, llm_settings.gates), found.measurements, found.intervals)
         llm_record.judge(verdicts, found.protocol, found.worst.text, found.details)
         if any(verdict.outcome != PASS for verdict in verdicts):
             command = (

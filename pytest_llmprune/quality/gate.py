@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import UserError
-from ..prune.recipes import Case
+from ..prune.recipes import Reduction
 
 MEASUREMENTS: dict[str, str] = {
     "ppl": "perplexity per token",
@@ -79,19 +79,23 @@ def parse_gate(text: str) -> Gate:
     return Gate(name, operator, threshold)
 
 
-PPL_RATIO_AT_20_PERCENT = 2.5
+PPL_FACTOR = 2.5
+SHARE_PER_FACTOR = {"FFN channels": 0.2, "query heads": 0.2, "kv heads": 0.2, "hidden channels": 0.08}
+MOST_FACTORS = 2
 COHERENCE_RATIO = 0.5
 
 
-def gates_for(case: Case, asked: Iterable[Gate] = ()) -> tuple[Gate, ...]:
-    """The gates of a case: the defaults, except for measurements that the user set gates on.
+def gates_for(reductions: Iterable[Reduction], asked: Iterable[Gate] = ()) -> tuple[Gate, ...]:
+    """The gates of a case that makes `reductions`: the defaults, except for measurements that the user set gates on.
 
-    Perplexity may grow by a factor of 2.5 for every 20% that is removed, compounding (2.5 ** (ratio / 0.2)): a sanity cap for Taylor importance
-    without fine-tuning, which magnitude pruning of a language model exceeds by far. Coherence may fall to half of dense.
+    Perplexity may grow by a factor of 2.5 for every 20% of FFN channels or heads and every 8% of hidden channels that is removed, compounding,
+    but never beyond 2.5 ** 2: a sanity cap for Taylor importance without fine-tuning, which magnitude pruning of a language model exceeds by far.
+    Coherence may fall to half of dense. docs/decisions.md has the measurements behind the numbers.
     """
     asked = tuple(asked)
+    factors = sum(part.ratio / SHARE_PER_FACTOR[part.unit] for part in reductions)
     defaults = (
-        Gate("ppl_ratio", "<=", PPL_RATIO_AT_20_PERCENT ** (case.ratio / 0.2)),
+        Gate("ppl_ratio", "<=", PPL_FACTOR ** min(factors, MOST_FACTORS)),
         Gate("coherence_ratio", ">=", COHERENCE_RATIO),
     )
     named = {gate.measurement for gate in asked}

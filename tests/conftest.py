@@ -1,0 +1,53 @@
+"""What the plugin's own tests share."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+DISTRIBUTIONS = {"plain": (), "n0": ("-n", "0"), "n2": ("-n", "2")}
+
+
+@pytest.fixture(params=DISTRIBUTIONS.values(), ids=DISTRIBUTIONS.keys())
+def plugin_args(request) -> tuple[str, ...]:
+    """The arguments that run a test's pytest plainly, with xdist installed but idle, and on two workers."""
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _no_inherited_settings(monkeypatch):
+    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_TESTRUNUID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
+    monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+
+
+@pytest.fixture(scope="session")
+def llama():
+    """A function that builds a small random Llama: `llama(heads, kv_heads, attention="eager", tied=False, hidden=None, head_dim=16)`.
+
+    Its weights are large enough that every head and channel matters to the logits.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    def build(heads, kv_heads, attention="eager", tied=False, hidden=None, head_dim=16, layers=2, seed=0):
+        torch.manual_seed(seed)
+        config = LlamaConfig(
+            vocab_size=64,
+            hidden_size=hidden or heads * head_dim,
+            intermediate_size=96,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=kv_heads,
+            head_dim=head_dim,
+            tie_word_embeddings=tied,
+            initializer_range=0.2,
+            attn_implementation=attention,
+            pad_token_id=0,
+        )
+        return LlamaForCausalLM(config).eval()
+
+    return build

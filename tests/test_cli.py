@@ -1,0 +1,69 @@
+"""The command llmprune, as it is typed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from pytest_llmprune import __version__
+
+
+@pytest.fixture
+def llmprune(tmp_path):
+    """Run `llmprune ARGUMENTS` in an empty directory."""
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "pytest_llmprune.cli", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_gate_report_and_models(llmprune, tmp_path):
+    gate = llmprune("gate", "tiny", "--llmprune-prune", "ffn:0.2", "-k", "test_quality", "--llmprune-report", "r.html")
+    assert gate.returncode == 0, gate.stdout + gate.stderr
+    assert gate.stdout.rstrip().splitlines()[-2].startswith("next: llmprune report .llmprune/")
+    assert "<svg" in (tmp_path / "r.html").read_text()
+
+    report = llmprune("report")
+    assert report.returncode == 0
+    assert "tiny (speeds in tokens/s, medians of this run)" in report.stdout
+    assert llmprune("report", "-o", "again.html").returncode == 0
+    assert (tmp_path / "again.html").read_text() == (tmp_path / "r.html").read_text()
+
+    models = llmprune("models")
+    assert models.returncode == 0
+    assert "meta-llama/Llama-2-7b-hf" in models.stdout
+
+
+def test_a_gate_that_fails_exits_1_and_one_that_is_undecided_3(llmprune):
+    common = ("gate", "tiny", "--llmprune-prune", "ffn:0.2", "-k", "test_quality", "--llmprune-gate", "coherence_ratio>=0.01", "--llmprune-gate")
+    first = llmprune(*common, "ppl_ratio<=1.0001")
+    assert first.returncode == 1
+    line = next(line for line in first.stdout.splitlines() if "95% interval" in line)
+    low, high = (float(n) for n in line.split("interval ")[1].split(")")[0].split(" to "))
+    assert llmprune(*common, f"ppl_ratio<={(low + high) / 2}").returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("report", "none.json"), "llmprune: none.json: no record can be read: No such file or directory"),
+        (("report",), "llmprune: no record under "),
+        (("report", "--colour"), "unrecognized arguments: --colour"),
+        (("gate", "tinny"), "ERROR: unknown model 'tinny'"),
+        (("gate", "--llmprune-prune", "ffn:2"), "the ratio 2 is not between 0 and 1"),
+        (("prune",), "invalid choice: 'prune'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(llmprune, arguments, says):
+    result = llmprune(*arguments)
+    assert result.returncode == 2
+    assert says in result.stderr + result.stdout
+    assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_version(llmprune):
+    assert llmprune("--version").stdout == f"llmprune {__version__}\n"
