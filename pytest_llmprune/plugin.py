@@ -1,6 +1,7 @@
 """pytest's hooks, and nothing else: each calls what knows.
 
-While no llmprune option is given and no test uses its fixtures, nothing here imports torch, transformers, torch_pruning or hypothesis.
+While no llmprune option is given and no test uses its fixtures, nothing here imports torch, transformers, torch_pruning
+or hypothesis.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ MARKERS = (
     "llm_gpu: needs a CUDA device; skipped, with the reason, where there is none",
     "llm_network: needs a model hub; skipped, with the reason, where none is reached",
     "llm_slow: takes minutes; left out of the smoke profile",
-    "known_defect(id): fails because of this defect of torch-pruning while its fix is off: expected then, and only then",
+    "known_defect(id): fails because of this defect of torch-pruning while its fix is off: expected then, only then",
 )
 
 
@@ -36,12 +37,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         else:
             arguments |= {"action": "append" if option.repeatable else "store", "metavar": option.metavar}
         group.addoption(option.flag, **arguments)
-        parser.addini(
-            option.dest,
-            f"default of {option.flag}",
-            type="linelist" if option.repeatable else "string",
-            default=[] if option.repeatable else "",
-        )
+        help_text = f"default of {option.flag}"
+        if option.repeatable:
+            parser.addini(option.dest, help_text, type="linelist", default=[])
+        else:
+            parser.addini(option.dest, help_text, type="string", default="")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -79,8 +79,9 @@ class Hooks:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.is_worker = hasattr(config, "workerinput")
+        self.workerinput: dict[str, Any] | None = getattr(config, "workerinput", None)
         self._run: Run | None = None
+        self._asked: bool | None = None
         self._deselected: dict[str, int] = {}
 
     @property
@@ -95,19 +96,23 @@ class Hooks:
                 settings = settings_from(lambda dest: getattr(self.config.option, dest, None), self.config.getini)
             except UserError as error:
                 raise pytest.UsageError(str(error)) from None
-            journal = self.config.workerinput["llmprune_journal"] if self.is_worker else None
+            journal = self.workerinput["llmprune_journal"] if self.workerinput else None
             self._run = Run.start(settings, self.config.invocation_params.dir, journal)
         return self._run
 
     def is_asked(self) -> bool:
         """Whether an option was given, or an argument names the suites. Cheap, and imports nothing."""
-        if any(getattr(self.config.option, o.dest, None) or self.config.getini(o.dest) for o in OPTIONS):
-            return True
+        if self._asked is None:
+            config = self.config
+            given = any(getattr(config.option, o.dest, None) or config.getini(o.dest) for o in OPTIONS)
+            self._asked = given or any(self._names_suites(arg) for arg in config.args if "suites" in arg)
+        return self._asked
+
+    def _names_suites(self, argument: str) -> bool:
         from .resources import suites_dir
 
-        suites = str(suites_dir())
-        paths = (str(self.config.invocation_params.dir.joinpath(arg.split("::")[0]).resolve()) for arg in self.config.args)
-        return any(path.startswith(suites) or arg.startswith("pytest_llmprune.suites") for path, arg in zip(paths, self.config.args, strict=True))
+        path = self.config.invocation_params.dir.joinpath(argument.split("::")[0]).resolve()
+        return argument.startswith("pytest_llmprune.suites") or path.is_relative_to(suites_dir())
 
     def check(self) -> None:
         """Find every mistake that can be found before anything runs."""
@@ -115,7 +120,7 @@ class Hooks:
         from .session import check_store
 
         run = self.run
-        if not self.is_worker:
+        if self.workerinput is None:
             try:
                 check_store(run.root)
             except UserError as error:
@@ -126,7 +131,9 @@ class Hooks:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        node.workerinput["llmprune_journal"] = str(self.run.journal.folder) if self.is_asked() else self._fallback_journal()
+        node.workerinput["llmprune_journal"] = (
+            str(self.run.journal.folder) if self.is_asked() else self._fallback_journal()
+        )
 
     def _fallback_journal(self) -> str:
         from .record.store import Journal
@@ -144,7 +151,8 @@ class Hooks:
             metafunc.parametrize("full_llama_graph", published(), ids=ids, indirect=True, scope="session")
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        kept, dropped = [], []
+        kept: list[pytest.Item] = []
+        dropped: list[pytest.Item] = []
         for item in items:
             reason = self._reason_to_deselect(item)
             (dropped if reason else kept).append(item)
@@ -186,7 +194,7 @@ class Hooks:
         return (yield)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if self.is_worker or (report.when != "call" and report.outcome == "passed"):
+        if self.workerinput is not None or (report.when != "call" and report.outcome == "passed"):
             return
         if any(name == "llmprune.key" for name, _ in report.user_properties):
             from .record.schema import from_properties
@@ -219,9 +227,11 @@ def _is_ours(item: pytest.Item) -> bool:
     fixtures: Sequence[str] = getattr(item, "fixturenames", ())
     if "llm_record" in fixtures:
         return True
+    if item.path.parent.name != "suites":
+        return False
     from .resources import suites_dir
 
-    return item.path.is_relative_to(suites_dir())
+    return item.path.parent == suites_dir()
 
 
 def _key(item: pytest.Item) -> Any:

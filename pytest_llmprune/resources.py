@@ -23,7 +23,9 @@ def data_dir() -> Path:
 
 
 def suites_argument() -> str:
-    """What to give pytest to run the suites from the current directory: their path in a checkout, the package in an installed wheel."""
+    """What to give pytest to run the suites from the current directory: their path in a checkout, the package in an
+    installed wheel.
+    """
     suites = suites_dir()
     if suites.parent == _PACKAGE:
         return "--pyargs pytest_llmprune.suites"

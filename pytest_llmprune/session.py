@@ -1,4 +1,6 @@
-"""One run, from its settings to its record: what the plugin's hooks call, without pytest, so that every part can be tested by itself."""
+"""One run, from its settings to its record: what the plugin's hooks call, without pytest, so that every part can be
+tested by itself.
+"""
 
 from __future__ import annotations
 
@@ -42,13 +44,18 @@ class Run:
     @classmethod
     def start(cls, settings: Settings, root: Path, journal: str | None) -> Run:
         """journal: the folder that the main process chose, if this is a worker."""
-        return cls(settings, root, Journal(Path(journal)) if journal else Journal.new(root), is_worker=journal is not None)
+        return cls(
+            settings, root, Journal(Path(journal)) if journal else Journal.new(root), is_worker=journal is not None
+        )
 
     def header(self, given_alias_taken: bool) -> list[str]:
-        """Lines for the report's header: models, versions and fixes. Reads files and metadata; imports nothing heavy."""
+        """Lines for the header: models, versions and fixes. Reads files and metadata; imports nothing heavy."""
         versions = environment()
         stack = ", ".join(f"{name} {versions[name]}" for name in PACKAGES[:3] if name in versions)
-        lines = [f"llmprune: {', '.join(spec.name for spec in self.settings.models)}; {stack}", f"llmprune fixes: {self._fixes()}"]
+        lines = [
+            f"llmprune: {', '.join(spec.name for spec in self.settings.models)}; {stack}",
+            f"llmprune fixes: {self._fixes()}",
+        ]
         if given_alias_taken:
             lines.append("llmprune: --llm-model belongs to another plugin here; use --llmprune-model")
         return lines
@@ -63,9 +70,13 @@ class Run:
         return "; ".join([", ".join(known) or "none", *refused])
 
     def parameters(self, fixtures: Sequence[str]) -> tuple[list[str], list[Any], list[str]]:
-        """Names, values and ids to parametrize a test by: models, and their pruning cases if the test asks for those."""
+        """Names, values and ids to parametrize a test by: models, and their cases if the test asks for those."""
         if "llm_case" not in fixtures:
-            return ["llm_spec"], [(spec,) for spec in self.settings.models], [spec.label for spec in self.settings.models]
+            return (
+                ["llm_spec"],
+                [(spec,) for spec in self.settings.models],
+                [spec.label for spec in self.settings.models],
+            )
         pairs = [(spec, case) for spec in self.settings.models for case in self.settings.cases(spec)]
         return ["llm_spec", "llm_case"], list(pairs), [f"{spec.label}-{case.label}" for spec, case in pairs]
 
@@ -91,7 +102,8 @@ class Run:
     def finish(self, exit_status: int) -> int:
         """Turn the journal into a record if the run has ended by itself, and return the exit status that it deserves.
 
-        A run that passed but measured nothing, or left planned items unfinished, is turned into a failure. An interrupted one stays a journal.
+        A run that passed but measured nothing, or left planned items unfinished, is turned into a failure. An
+        interrupted one stays a journal.
         """
         planned, deselected = self.journal.planned
         if self.is_worker or not planned:
@@ -140,7 +152,9 @@ class Run:
             result.append((self.trouble, "red"))
         if not result and suite_asked and not self.is_worker:
             models = " ".join(f"--llm-model {spec.name}" for spec in self.settings.models)
-            result.append((f"no suite of llmprune was collected; to run them: pytest {resources.suites_argument()} {models}", ""))
+            result.append(
+                (f"no suite of llmprune was collected; to run them: pytest {resources.suites_argument()} {models}", "")
+            )
         return result
 
     def _relative(self, path: Path) -> str:
@@ -173,7 +187,11 @@ def _fixes_that_ran(journal: Journal) -> tuple[str, ...]:
 
 def environment(root: Path | None = None) -> dict[str, str]:
     """Versions, machine and, with `root`, the commit of what is checked out there. Imports nothing heavy."""
-    values = {"llmprune": __version__, "python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+    values = {
+        "llmprune": __version__,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
     for package in PACKAGES:
         try:
             values[package] = metadata.version(package)
@@ -236,7 +254,9 @@ class Recorder:
         self._notes += (text,)
 
     def judge(self, verdicts: Sequence[Any], protocol: dict[str, Any], worst: str, details: dict[str, Any]) -> None:
-        """Record verdicts with the protocol they were reached under, the worst continuation's text, and a sidecar of details."""
+        """Record verdicts with the protocol they were reached under, the worst continuation's text, and a sidecar of
+        details.
+        """
         self._verdicts = tuple(verdict.to_json() for verdict in verdicts)
         self._protocol, self._worst = protocol, worst
         self._details = self._journal.details(str(self.key), details)
@@ -261,32 +281,37 @@ def key_of(module: str, test: str, parameters: dict[str, Any]) -> Key:
     """The key of a test: `module` is its file's stem; parameters other than model and case make its variant."""
     spec, case = parameters.get("llm_spec"), parameters.get("llm_case")
     others = [str(value) for name, value in parameters.items() if name not in ("llm_spec", "llm_case")]
-    is_case = isinstance(case, Case)
     return Key(
         suite=module,
         test=test,
         model=spec.label if isinstance(spec, ModelSpec) else "",
-        recipe=case.recipe if is_case else "",
-        ratio=case.ratio if is_case else 0.0,
-        importance=case.importance if is_case else "",
+        recipe=case.recipe if isinstance(case, Case) else "",
+        ratio=case.ratio if isinstance(case, Case) else 0.0,
+        importance=case.importance if isinstance(case, Case) else "",
         variant="-".join(others),
     )
 
 
-def failure_message(
-    key: Key, verdicts: Sequence[Any], measurements: dict[str, float], worst: Any, command: str
-) -> str:
-    """Why a gate failed: every verdict with dense, pruned, ratio, threshold and interval, the worst continuation, and what to type."""
+def failure_message(key: Key, verdicts: Sequence[Any], measurements: dict[str, float], worst: Any, command: str) -> str:
+    """Why a gate failed: every verdict with dense, pruned, ratio, threshold and interval, the worst continuation, and
+    what to type.
+    """
     from .record.terminal import explain
 
     bad = [verdict for verdict in verdicts if verdict.outcome != "pass"]
-    lines = [f"{key.recipe} at {key.ratio:g} by {key.importance} on {key.model}: {len(bad)} of {len(verdicts)} gates not passed"]
+    lines = [
+        f"{key.recipe} at {key.ratio:g} by {key.importance} on {key.model}:"
+        f" {len(bad)} of {len(verdicts)} gates not passed"
+    ]
     lines += [f"  {explain(verdict.to_json())}" for verdict in verdicts]
     for name in ("ppl", "coherence"):
         before, after = measurements.get(f"dense.{name}"), measurements.get(name)
         if before is not None and after is not None:
             lines.append(f"  {name}: dense {before:.4g}, pruned {after:.6g}")
-    lines += [f"  the worst continuation ({worst.kind}, score {worst.score:.2f}): {worst.prompt!r}", f"    {worst.text!r}"]
+    lines += [
+        f"  the worst continuation ({worst.kind}, score {worst.score:.2f}): {worst.prompt!r}",
+        f"    {worst.text!r}",
+    ]
     loosened = " ".join(
         f"--llmprune-gate '{v.measurement}{v.operator}{_accepting(v):.3g}'" for v in bad if v.value == v.value
     )
@@ -302,5 +327,3 @@ def _accepting(verdict: Any) -> float:
         return float(edge) * 1.01
     edge = verdict.low if verdict.low is not None else edge
     return float(edge) * 0.99
-
-

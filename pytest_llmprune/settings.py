@@ -1,6 +1,7 @@
 """The frozen Settings that options and ini values become.
 
-Values are checked wherever they come from (command line, ini file, PYTEST_ADDOPTS): a wrong one is a UserError, one line that names the option.
+Values are checked wherever they come from (command line, ini file, PYTEST_ADDOPTS): a wrong one is a UserError, one
+line that names the option.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
-from .models import spec as models
 from .models.layout import shape_of
+from .models.spec import ModelSpec, check, config_values
 from .options import OPTIONS, Option
 from .prune.recipes import Case, distinct
 from .quality.gate import Gate
@@ -22,7 +23,7 @@ from .quality.gate import Gate
 class Settings:
     """What a run was asked to do. `prune` is empty where the default of profile and model applies."""
 
-    models: tuple[models.ModelSpec, ...]
+    models: tuple[ModelSpec, ...]
     profile_asked: str
     prune: tuple[tuple[str, float], ...]
     importance: str
@@ -34,18 +35,19 @@ class Settings:
     seed: int
     given: tuple[str, ...]
 
-    def profile(self, spec: models.ModelSpec) -> str:
+    def profile(self, spec: ModelSpec) -> str:
         """smoke for the tiny model, standard for others, unless the user said which."""
         return self.profile_asked or ("smoke" if spec.name == "tiny" else "standard")
 
-    def cases(self, spec: models.ModelSpec) -> tuple[Case, ...]:
+    def cases(self, spec: ModelSpec) -> tuple[Case, ...]:
         """The pruning cases of a model, with the ratios that its config lets them achieve; equal ones once.
 
-        Where the config is not on this machine (a hub id), the ratios stand as asked. Raises UserError for a recipe the model does not admit.
+        Where the config is not on this machine (a hub id), the ratios stand as asked. Raises UserError for a recipe the
+        model does not admit.
         """
         asked = self.prune or DEFAULT_CASES[self.profile(spec)]
         cases = [Case(recipe, ratio, self.importance) for recipe, ratio in asked]
-        values = models.config_values(spec)
+        values = config_values(spec)
         return tuple(dict.fromkeys(cases)) if values is None else distinct(shape_of(values), cases)
 
 
@@ -56,7 +58,9 @@ DEFAULT_CASES: dict[str, tuple[tuple[str, float], ...]] = {
 
 
 def settings_from(get_option: Callable[[str], Any], get_ini: Callable[[str], Any]) -> Settings:
-    """Settings from pytest's options (by dest) and ini values (by key). Raises UserError naming the option that is wrong."""
+    """Settings from pytest's options (by dest) and ini values (by key). Raises UserError naming the option that is
+    wrong.
+    """
     values: dict[str, Any] = {}
     given = []
     for option in OPTIONS:
@@ -70,7 +74,7 @@ def settings_from(get_option: Callable[[str], Any], get_ini: Callable[[str], Any
             given.append(option.name)
         values[option.name] = _parsed(option, raw, source)
     specs = tuple(
-        models.ModelSpec(
+        ModelSpec(
             name,
             values["weights"],
             values["device"],
@@ -94,7 +98,7 @@ def settings_from(get_option: Callable[[str], Any], get_ini: Callable[[str], Any
         given=tuple(given),
     )
     for spec in specs:
-        models.check(spec)
+        check(spec)
         if spec.weights != "meta":
             settings.cases(spec)
     return settings
@@ -117,5 +121,3 @@ def _parsed(option: Option, raw: Any, source: str) -> Any:
     if option.repeatable:
         return parsed
     return parsed[-1] if parsed else None
-
-

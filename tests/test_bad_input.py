@@ -88,7 +88,9 @@ def test_a_wrong_value_in_pytest_addopts(place, monkeypatch):
 
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_a_wrong_value_under_xdist(place, workers):
-    _one_line(place.runpytest_subprocess("-n", workers, "--llmprune-prune", "ffn:2"), "the ratio 2 is not between 0 and 1")
+    _one_line(
+        place.runpytest_subprocess("-n", workers, "--llmprune-prune", "ffn:2"), "the ratio 2 is not between 0 and 1"
+    )
 
 
 def test_records_that_can_not_be_kept(place):
@@ -100,7 +102,9 @@ def test_another_plugin_that_declares_llm_model_keeps_it(place):
     place.makeconftest('def pytest_addoption(parser):\n    parser.addoption("--llm-model", help="of another plugin")\n')
     result = place.runpytest_subprocess("--llm-model", "theirs", "--llmprune-model", "tiny")
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["llmprune: tiny; *", "llmprune: --llm-model belongs to another plugin here; use --llmprune-model"])
+    result.stdout.fnmatch_lines(
+        ["llmprune: tiny; *", "llmprune: --llm-model belongs to another plugin here; use --llmprune-model"]
+    )
 
 
 def _checkpoint(folder, change):
@@ -148,16 +152,27 @@ def _foreign_tokenizer(folder):
 CHECKPOINTS = {
     "truncated safetensors": (_truncate, "model 'ckpt': it can't be loaded: *incomplete*"),
     "weights with NaN": (_poison, "model 'ckpt': model.layers.1.mlp.up_proj.weight holds NaN or infinite weights*"),
-    "a tensor missing": (_drop, "model 'ckpt': the checkpoint lacks 1 tensors, the first is model.layers.2.self_attn.q_proj.weight"),
+    "a tensor missing": (
+        _drop,
+        "model 'ckpt': the checkpoint lacks 1 tensors, the first is model.layers.2.self_attn.q_proj.weight",
+    ),
     "no tokenizer": (_no_tokenizer, "model 'ckpt': its tokenizer can't be loaded: *"),
-    "tokenizer of another vocabulary": (_foreign_tokenizer, "model 'ckpt': the tokenizer has 1536 tokens, the model's vocabulary 1000;*"),
+    "tokenizer of another vocabulary": (
+        _foreign_tokenizer,
+        "model 'ckpt': the tokenizer has 1536 tokens, the model's vocabulary 1000;*",
+    ),
 }
 
 
 @pytest.mark.parametrize(("change", "says"), CHECKPOINTS.values(), ids=CHECKPOINTS.keys())
 def test_a_damaged_checkpoint_fails_in_one_line(pytester, change, says):
     _checkpoint(pytester.path / "ckpt", change)
-    _fails(pytester.runpytest_subprocess(str(suites_dir()), "--llm-model", "ckpt", "--llmprune-prune", "ffn:0.2", "-k", "test_quality", "-q"), says)
+    _fails(
+        pytester.runpytest_subprocess(
+            str(suites_dir()), "--llm-model", "ckpt", "--llmprune-prune", "ffn:0.2", "-k", "test_quality", "-q"
+        ),
+        says,
+    )
 
 
 def _fails(result, says):
@@ -180,7 +195,12 @@ TEXTS = {
 def test_a_useless_text_fails_in_one_line(pytester, text, says):
     file = pytester.path / "text.txt"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    _fails(pytester.runpytest_subprocess(str(suites_dir()), "--llmprune-text", str(file), "--llmprune-prune", "ffn:0.2", "-k", "test_quality", "-q"), says)
+    _fails(
+        pytester.runpytest_subprocess(
+            str(suites_dir()), "--llmprune-text", str(file), "--llmprune-prune", "ffn:0.2", "-k", "test_quality", "-q"
+        ),
+        says,
+    )
 
 
 def test_a_device_that_is_not_there_fails_in_one_line(pytester):
@@ -188,12 +208,16 @@ def test_a_device_that_is_not_there_fails_in_one_line(pytester):
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
-    result = pytester.runpytest_subprocess(str(suites_dir()), "--llmprune-device", "cuda:7", "-k", "test_groups_are", "-q")
+    result = pytester.runpytest_subprocess(
+        str(suites_dir()), "--llmprune-device", "cuda:7", "-k", "test_groups_are", "-q"
+    )
     _fails(result, "device 'cuda:7': torch sees 0 CUDA devices on this machine")
 
 
 def test_a_recipe_that_the_model_does_not_admit_is_a_usage_error(pytester):
     config = json.loads((data_dir() / "tiny-llama" / "config.json").read_text())
     (pytester.path / "mqa.json").write_text(json.dumps({**config, "num_key_value_heads": 1}))
-    result = pytester.runpytest_inprocess("--llm-model", "./mqa.json", "--llmprune-weights", "random", "--llmprune-prune", "kv-groups:0.5")
+    result = pytester.runpytest_inprocess(
+        "--llm-model", "./mqa.json", "--llmprune-weights", "random", "--llmprune-prune", "kv-groups:0.5"
+    )
     _one_line(result, "the model has 1 kv heads in steps of 1, so none can go")

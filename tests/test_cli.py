@@ -39,7 +39,17 @@ def test_gate_report_and_models(llmprune, tmp_path):
 
 
 def test_a_gate_that_fails_exits_1_and_one_that_is_undecided_3(llmprune):
-    common = ("gate", "tiny", "--llmprune-prune", "ffn:0.2", "-k", "test_quality", "--llmprune-gate", "coherence_ratio>=0.01", "--llmprune-gate")
+    common = (
+        "gate",
+        "tiny",
+        "--llmprune-prune",
+        "ffn:0.2",
+        "-k",
+        "test_quality",
+        "--llmprune-gate",
+        "coherence_ratio>=0.01",
+        "--llmprune-gate",
+    )
     first = llmprune(*common, "ppl_ratio<=1.0001")
     assert first.returncode == 1
     line = next(line for line in first.stdout.splitlines() if "95% interval" in line)

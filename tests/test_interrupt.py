@@ -1,4 +1,6 @@
-"""A run that is cut short loses nothing: earlier records stay, no half file has a record's name, and the journal tells what was done."""
+"""A run that is cut short loses nothing: earlier records stay, no half file has a record's name, and the journal tells
+what was done.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,11 @@ def test_what_was_done_and_planned_is_kept(pytester, how):
 
     pytester.makepyfile(test_cut=TESTS)
     process = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "test_cut.py"], cwd=pytester.path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-m", "pytest", "test_cut.py"],
+        cwd=pytester.path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     hanging = pytester.path / "hanging"
     deadline = time.monotonic() + 60

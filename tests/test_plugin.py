@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from pytest_llmprune.fixes import applicable
 from pytest_llmprune.record.store import latest, read
 from pytest_llmprune.resources import suites_dir
 
@@ -24,20 +25,26 @@ def test_the_suites_run_and_are_recorded_alike_however_they_are_distributed(pyte
     ]
     assert record.missing == ()
     assert record.exit_status == 0
-    assert record.fixes == ("nested-outputs", "unsigned-dim", "gqa-map", "sdpa-gqa", "broken-ties")
+    assert record.fixes == applicable()
     quality = next(item for item in record.items if item.verdicts)
-    assert quality.measurements["ppl_ratio"] == pytest.approx(quality.measurements["ppl"] / quality.measurements["dense.ppl"])
+    assert quality.measurements["ppl_ratio"] == pytest.approx(
+        quality.measurements["ppl"] / quality.measurements["dense.ppl"]
+    )
     assert {verdict["outcome"] for verdict in quality.verdicts} == {"pass"}
     sidecar = latest(pytester.path).with_suffix(".details") / quality.details
     assert len(json.loads(sidecar.read_text())["nll"]["pruned"]) == quality.protocol["windows"]
-    result.stdout.fnmatch_lines(["tiny (speeds*", "*recipe*perplexity*verdict*", "*ffn*0.2*taylor*pass", "next: llmprune report *"])
+    result.stdout.fnmatch_lines(
+        ["tiny (speeds*", "*recipe*perplexity*verdict*", "*ffn*0.2*taylor*pass", "next: llmprune report *"]
+    )
 
 
 def test_a_gate_that_fails_says_everything_and_exits_1(pytester, plugin_args):
     result = pytester.runpytest_subprocess(
-        str(suites_dir()), *plugin_args, "--llmprune-prune", "ffn:0.5", "--llmprune-importance", "magnitude", "-k", "test_quality",
-        "--llmprune-gate", "coherence_ratio>=0.99", "--llmprune-gate", "ppl_ratio<=1.2",
-    )  # fmt: skip
+        str(suites_dir()),
+        *plugin_args,
+        *("--llmprune-prune", "ffn:0.5", "--llmprune-importance", "magnitude", "-k", "test_quality"),
+        *("--llmprune-gate", "coherence_ratio>=0.99", "--llmprune-gate", "ppl_ratio<=1.2"),
+    )
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         [
@@ -46,7 +53,7 @@ def test_a_gate_that_fails_says_everything_and_exits_1(pytester, plugin_args):
             "*fail: ppl_ratio is * (95% interval * to *), must be at most 1.2",
             "*ppl: dense *, pruned *",
             "*the worst continuation (*, score *): *",
-            "*to repeat: pytest *--llm-model tiny --llmprune-prune ffn:0.5 --llmprune-importance magnitude -k test_quality",
+            "*to repeat: *--llm-model tiny --llmprune-prune ffn:0.5 --llmprune-importance magnitude -k test_quality",
             "*to accept: *--llmprune-gate 'ppl_ratio<=*'*",
             "next: pytest *",
         ]
@@ -86,7 +93,13 @@ def test_a_researchers_test_uses_the_fixtures_and_is_recorded(pytester):
 
 def test_meta_weights_run_the_graph_suite_alone_and_say_so(pytester):
     result = pytester.runpytest_subprocess(
-        str(suites_dir()), "--llm-model", "HuggingFaceTB/SmolLM2-135M", "--llmprune-weights", "meta", "-k", "not miniature"
+        str(suites_dir()),
+        "--llm-model",
+        "HuggingFaceTB/SmolLM2-135M",
+        "--llmprune-weights",
+        "meta",
+        "-k",
+        "not miniature",
     )
     assert result.ret == 0
     record = read(latest(pytester.path))
@@ -96,7 +109,9 @@ def test_meta_weights_run_the_graph_suite_alone_and_say_so(pytester):
 
 
 def test_a_run_whose_every_item_is_skipped_does_not_pass(pytester):
-    result = pytester.runpytest_subprocess(str(suites_dir()), "--llmprune-prune", "width:0.1", "-k", "test_pruned_equals_masked")
+    result = pytester.runpytest_subprocess(
+        str(suites_dir()), "--llmprune-prune", "width:0.1", "-k", "test_pruned_equals_masked"
+    )
     result.assert_outcomes(skipped=1)
     assert result.ret == 1
     result.stdout.fnmatch_lines(["every item was skipped: nothing was measured, so nothing has passed"])
@@ -142,6 +157,19 @@ def test_help_fixtures_and_markers_speak_of_us(pytester):
     for marker in ("llm_gpu", "llm_network", "llm_slow", "known_defect(id)"):
         assert f"@pytest.mark.{marker}: " in text
     text = pytester.runpytest_inprocess("--fixtures").stdout.str()
-    for fixture in ("llm_settings", "llm_spec", "llm_dense", "llm_model", "llm_tokenizer", "llm_graph", "llm_prune", "quality_gate", "llm_record"):
+    for fixture in (
+        "llm_settings",
+        "llm_spec",
+        "llm_dense",
+        "llm_model",
+        "llm_tokenizer",
+        "llm_graph",
+        "llm_prune",
+        "quality_gate",
+        "llm_record",
+    ):
         assert fixture in text
-    assert "no docstring available" not in text.split("fixtures defined from pytest_llmprune")[1].split("fixtures defined from")[0]
+    assert (
+        "no docstring available"
+        not in text.split("fixtures defined from pytest_llmprune")[1].split("fixtures defined from")[0]
+    )

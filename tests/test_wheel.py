@@ -35,12 +35,25 @@ def test_suites_and_data_are_inside_once(wheel):
 def test_the_installed_package_runs_its_suites_from_an_empty_directory(wheel, tmp_path):
     site, empty = tmp_path / "site", tmp_path / "empty"
     empty.mkdir()
-    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel)]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(site),
+        str(wheel),
+    ]
     subprocess.run(install, check=True, capture_output=True)
     command = [sys.executable, "-m", "pytest", "--pyargs", "pytest_llmprune.suites", "--llm-model", "tiny"]
     command += ["--llmprune-prune", "ffn:0.2", "-k", "test_quality or test_groups_are"]
     # first on the path, so that this installation is the one that is imported
-    result = subprocess.run(command, cwd=empty, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        command, cwd=empty, env={**os.environ, "PYTHONPATH": str(site)}, capture_output=True, text=True, check=False
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "2 passed" in result.stdout
     assert f"{site}" in result.stdout or ".llmprune" in result.stdout

@@ -8,6 +8,7 @@
 or `fixes.apply()` for the rest of the process and `fixes.undo()` to leave torch_pruning exactly as it was.
 """
 
-from .registry import FIXES, Fix, RefusedFix, active, applicable, applied, apply, undo
+from .patch import Fix
+from .registry import FIXES, RefusedFix, active, applicable, applied, apply, undo
 
 __all__ = ["FIXES", "Fix", "RefusedFix", "active", "applicable", "applied", "apply", "undo"]

@@ -1,7 +1,7 @@
 """broken-ties: a tied lm_head and embedding are two tensors after pruning, and a saved checkpoint loses one of them.
 
-Pruning replaces the parameters of a group's layers one by one. The fix notes which layers of the group share a parameter beforehand,
-and lets them share the pruned one afterwards.
+Pruning replaces the parameters of a group's layers one by one. The fix notes which layers of the group share a
+parameter beforehand, and lets them share the pruned one afterwards.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""gqa-map: with grouped-query attention, kv channels are listed twice or with wrong indices, and groups rooted at k or v miss the rest.
+"""gqa-map: with grouped-query attention, kv channels are listed twice or with wrong indices, and groups rooted at k or
+v miss the rest.
 
-Query channel (h, d) uses the kv channel (h // n_rep, d). So from the query side a kv channel goes only when all of its n_rep copies go, and then
-once; from the kv side all copies go with it. What came from the query side is not expanded again: it has been counted there.
-n_rep is taken from the layers as they are now, since pruning heads changes it after tracing.
+Query channel (h, d) uses the kv channel (h // n_rep, d). So from the query side a kv channel goes only when all of its
+n_rep copies go, and then once; from the kv side all copies go with it. What came from the query side is not expanded
+again: it has been counted there. n_rep is taken from the layers as they are now, since pruning heads changes it after
+tracing.
 """
 
 from __future__ import annotations

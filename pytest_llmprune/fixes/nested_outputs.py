@@ -1,7 +1,8 @@
 """nested-outputs: a model whose output is not tensors all the way down can't be traced.
 
-`flatten_as_list` hands back whatever is no list, tuple or dict, and its caller iterates that (a DynamicCache yields tuples) and
-takes `.grad_fn` of whatever comes. The fix collects the tensors that autograd knows from containers and plain holders of
+`flatten_as_list` hands back whatever is no list, tuple or dict, and its caller iterates that (a DynamicCache yields
+tuples) and takes `.grad_fn` of whatever comes. The fix collects the tensors that autograd knows from containers and
+plain holders of
 attributes, latest first: a tensor that another output was computed from must not be taken for the model's end. A model
 without such a tensor is refused, where upstream returned an empty graph.
 """
@@ -43,7 +44,7 @@ def _probe() -> bool:
     import torch
     import torch_pruning as tp
 
-    class Nested(torch.nn.Module):
+    class Nested(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.linear = torch.nn.Linear(2, 2)

@@ -1,8 +1,8 @@
 """Replace single functions of torch_pruning by their own source with a few lines changed, and put them back.
 
-A fix is written as a change of source, so that what runs here, what `inspect.getsource` shows and what could be proposed
-upstream are the same thing. Every edit names the fingerprint of the function it was written against: code that nobody
-has looked at is not patched.
+A fix is written as a change of source, so that what runs here, what `inspect.getsource` shows and what could be
+proposed upstream are the same thing. Every edit names the fingerprint of the function it was written against: code that
+nobody has looked at is not patched.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class Fix:
     """The smallest patch that removes one defect.
 
     id: as in the defect registry. symptom: one line. upstream: issue numbers of VainF/Torch-Pruning.
-    probe: says whether the defect shows on the torch_pruning that is loaded, patched or not; builds a toy model, milliseconds.
+    probe: says whether the defect shows on the torch_pruning that is loaded, patched or not; builds a toy model,
+    milliseconds.
     requires: ids of fixes that this one builds on.
     """
 
@@ -73,7 +74,9 @@ class Fix:
     requires: tuple[str, ...] = ()
 
     def refusal(self) -> str | None:
-        """Why this fix can't be applied to the installed torch_pruning, or None if it can. Reads source, imports nothing."""
+        """Why this fix can't be applied to the installed torch_pruning, or None if it can. Reads source, imports
+        nothing.
+        """
         for edit in self.edits:
             source = function_source(edit.module, edit.function)
             if source is None:
@@ -126,7 +129,9 @@ def edited(source: str, edits: Iterable[Edit]) -> str:
         old, new = (part.strip("\n") for part in textwrap.dedent(f"{edit.old}\0{edit.new}").split("\0"))
         depth = _depth(source, old)
         if depth is None:
-            raise ValueError(f"{edit.module}.{edit.function} does not hold, exactly once: {old.splitlines()[0].strip()}")
+            raise ValueError(
+                f"{edit.module}.{edit.function} does not hold, exactly once: {old.splitlines()[0].strip()}"
+            )
         source = source.replace(textwrap.indent(old, depth), textwrap.indent(new, depth))
     return source
 
@@ -147,7 +152,9 @@ def _indentation(line: str) -> int:
 
 
 class Patcher:
-    """Holds the originals of everything replaced in torch_pruning, and replaces it anew whenever the set of fixes changes."""
+    """Holds the originals of everything replaced in torch_pruning, and replaces it anew whenever the set of fixes
+    changes.
+    """
 
     def __init__(self) -> None:
         self._originals: list[tuple[Any, str, Any]] = []

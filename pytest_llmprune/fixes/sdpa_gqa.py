@@ -1,6 +1,8 @@
-"""sdpa-gqa: scaled_dot_product_attention with enable_gqa hides the repetition of kv heads, so q, k and v are joined channel by channel.
+"""sdpa-gqa: scaled_dot_product_attention with enable_gqa hides the repetition of kv heads, so q, k and v are joined
+channel by channel.
 
-The fix gives the edges from k and v into the attention node the map that the eager form's expand node has (see gqa_map).
+The fix gives the edges from k and v into the attention node the map that the eager form's expand node has (see
+gqa_map).
 """
 
 from __future__ import annotations

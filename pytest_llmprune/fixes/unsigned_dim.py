@@ -1,9 +1,12 @@
-"""unsigned-dim: concatenation and splitting along the last dimension are mistaken for channel operations, and propagation never returns.
+"""unsigned-dim: concatenation and splitting along the last dimension are mistaken for channel operations, and
+propagation never returns.
 
-Autograd stores dim=-1 as the unsigned 2**64-1. torch-pruning (since 1.5.3) takes everything from 100 on for an uninitialised value
+Autograd stores dim=-1 as the unsigned 2**64-1. torch-pruning (since 1.5.3) takes everything from 100 on for an
+uninitialised value
 and maps channels as if the channel dimension had been meant: RoPE's rotate_half at two query heads per kv head, and a
-cache's concatenation over time, then shift indices further with every round. The fix reads the value as signed, and believes that
-an operation works on channels only if the dimension is where channels lie and has as many entries as there are channels.
+cache's concatenation over time, then shift indices further with every round. The fix reads the value as signed, and
+believes that an operation works on channels only if the dimension is where channels lie and has as many entries as
+there are channels.
 """
 
 from __future__ import annotations

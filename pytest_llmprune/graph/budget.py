@@ -1,8 +1,9 @@
-"""A guard on torch-pruning's propagation: a hang becomes a result, with the cycle that repeats and the indices that grow.
+"""A guard on torch-pruning's propagation: a hang becomes a result, with the cycle that repeats and the indices that
+grow.
 
-A healthy group visits each edge of the graph a few times (an attention group takes about a hundred steps); a runaway takes
-thousands and never ends. Every step's indices are held against the width of the layer they are meant for, and the steps against a budget
-scaled by the graph's edges. No clock is involved, so the verdict is the same on every machine.
+A healthy group visits each edge of the graph a few times (an attention group takes about a hundred steps); a runaway
+takes thousands and never ends. Every step's indices are held against the width of the layer they are meant for, and the
+steps against a budget scaled by the graph's edges. No clock is involved, so the verdict is the same on every machine.
 """
 
 from __future__ import annotations
@@ -11,20 +12,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..errors import CheckFailed
+
 STEPS_PER_EDGE = 6
 MINIMUM_STEPS = 600
 CYCLE_SHOWN = 8
 
 
-class RunawayPropagation(RuntimeError):
-    """Propagation left a layer's width or its step budget. The message names the root, the steps, the cycle and the indices."""
+class RunawayPropagation(CheckFailed):
+    """Propagation left a layer's width or its step budget. The message names the root, the steps, the cycle and the
+    indices.
+    """
 
 
 @contextmanager
 def propagation_budget(steps_per_edge: int = STEPS_PER_EDGE) -> Iterator[None]:
     """Within the block, `DependencyGraph.get_pruning_group` raises RunawayPropagation where it would run away.
 
-    Works by wrapping `get_pruning_group` and `Group.add_dep`, which every torch-pruning since 1.2.5 calls once per step; both are put back.
+    Works by wrapping `get_pruning_group` and `Group.add_dep`, which every torch-pruning since 1.2.5 calls once per
+    step; both are put back.
     """
     import torch_pruning as tp
 
@@ -70,7 +76,8 @@ class _Budget:
             wrong = max(indices) if max(indices) >= width else min(indices)
             if not 0 <= wrong < width:
                 raise RunawayPropagation(
-                    f"propagation from {_label(items[0][0])} reached index {wrong} of {_label(dep)}, which is {width} wide,"
+                    f"propagation from {_label(items[0][0])} reached index {wrong} of {_label(dep)},"
+                    f" which is {width} wide,"
                     f" after {len(items):,} steps\n{_report(items)}"
                 )
 
@@ -99,7 +106,7 @@ def _report(items: list[Any]) -> str:
         return "last steps: " + " -> ".join(labels[-CYCLE_SHOWN:])
     cycle = labels[-period:]
     shown = cycle if period <= CYCLE_SHOWN else [*cycle[: CYCLE_SHOWN - 1], f"... {period - CYCLE_SHOWN + 1} more"]
-    rounds = [max((getattr(i, "idx", i) for i in idxs), default=0) for _, idxs in items[-1 :: -period][:5]]
+    rounds = [max((getattr(i, "idx", i) for i in idxs), default=0) for _, idxs in items[-1::-period][:5]]
     growth = ", ".join(f"{index:,}" for index in reversed(rounds))
     return f"the cycle that repeats: {' -> '.join(shown)} -> ...; its largest index, round by round: {growth}"
 

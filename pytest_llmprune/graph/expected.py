@@ -18,11 +18,27 @@ class ExpectedGroup:
     members: dict[tuple[str, str], int]
 
 
+FUSED = ("phi3",)
+NORMS = {
+    "gemma2": ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
+}
+TWO_NORMS = ("input_layernorm", "post_attention_layernorm")
+
+
 def expected_groups(config: Any) -> tuple[ExpectedGroup, ...]:
-    """The groups of an unfused Llama-family model (q, k, v and gate, up apart; norms are two per layer): per layer one FFN and one attention group, and one
-    residual group; the head's vocabulary is left out. Raises UserError for a config that is not of the family."""
+    """The groups of a Llama-family model: per layer one FFN and one attention group, and one residual group; the head's
+    vocabulary is left out.
+
+    Fused projections (phi3) stand for the layers they join. Norms of single heads (qwen3) belong to no group: they have
+    no channels that go. Raises UserError for a config that is not of the family.
+    """
     shape = shape_of(config)
     query, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    norms = NORMS.get(config.model_type, TWO_NORMS)
+    if config.model_type in FUSED:
+        qkv, ffn = {"qkv_proj": query + 2 * kv}, {"gate_up_proj": 2 * shape.ffn}
+    else:
+        qkv, ffn = {"q_proj": query, "k_proj": kv, "v_proj": kv}, {"gate_proj": shape.ffn, "up_proj": shape.ffn}
     groups = []
     residual: dict[tuple[str, str], int] = {
         ("model.embed_tokens", "out"): shape.hidden,
@@ -32,37 +48,23 @@ def expected_groups(config: Any) -> tuple[ExpectedGroup, ...]:
     for index in range(shape.layers):
         layer = f"model.layers.{index}"
         attention, mlp = f"{layer}.self_attn", f"{layer}.mlp"
+        into_ffn = {(f"{mlp}.{name}", "out"): width for name, width in ffn.items()}
+        into_attention = {(f"{attention}.{name}", "out"): width for name, width in qkv.items()}
+        groups.append(ExpectedGroup(f"layer {index} FFN", {**into_ffn, (f"{mlp}.down_proj", "in"): shape.ffn}))
         groups.append(
-            ExpectedGroup(
-                f"layer {index} FFN",
-                {
-                    (f"{mlp}.gate_proj", "out"): shape.ffn,
-                    (f"{mlp}.up_proj", "out"): shape.ffn,
-                    (f"{mlp}.down_proj", "in"): shape.ffn,
-                },
-            )
+            ExpectedGroup(f"layer {index} attention", {**into_attention, (f"{attention}.o_proj", "in"): query})
         )
-        groups.append(
-            ExpectedGroup(
-                f"layer {index} attention",
-                {
-                    (f"{attention}.q_proj", "out"): query,
-                    (f"{attention}.k_proj", "out"): kv,
-                    (f"{attention}.v_proj", "out"): kv,
-                    (f"{attention}.o_proj", "in"): query,
-                },
-            )
-        )
-        readers = [f"{attention}.{name}_proj" for name in "qkv"] + [f"{mlp}.gate_proj", f"{mlp}.up_proj"]
-        residual |= {(name, "in"): shape.hidden for name in readers}
+        residual |= {(name, "in"): shape.hidden for name, _ in (*into_attention, *into_ffn)}
         residual |= {(name, "out"): shape.hidden for name in (f"{attention}.o_proj", f"{mlp}.down_proj")}
-        residual |= {(f"{layer}.{norm}.weight", "out"): shape.hidden for norm in ("input_layernorm", "post_attention_layernorm")}
+        residual |= {(f"{layer}.{norm}.weight", "out"): shape.hidden for norm in norms}
     groups.append(ExpectedGroup("residual", residual))
     return tuple(groups)
 
 
 def differences(expected: tuple[ExpectedGroup, ...], traced: tuple[GroupSnapshot, ...]) -> Iterator[str]:
-    """One readable line for every member that is missing, too much, or has another number of channels. None: the graph is as it must be."""
+    """One readable line for every member that is missing, too much, or has another number of channels. None: the graph
+    is as it must be.
+    """
     by_member: dict[tuple[str, str], GroupSnapshot] = {}
     for group in traced:
         for member in group.members:

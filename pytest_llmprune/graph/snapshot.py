@@ -1,4 +1,6 @@
-"""A graph's groups as canonical values: the same for the same model in every process, whatever torch-pruning's object ids and orders were."""
+"""A graph's groups as canonical values: the same for the same model in every process, whatever torch-pruning's object
+ids and orders were.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ SCHEMA = 1
 
 @dataclass(frozen=True, order=True)
 class Member:
-    """One layer's part in a group: the module's or parameter's name, `out` or `in`, how many of its channels, and a hash of which they are, in order of root."""
+    """One layer's part in a group: the module's or parameter's name, `out` or `in`, how many of its channels, and a
+    hash of which they are, in order of root.
+    """
 
     name: str
     side: str
@@ -33,14 +37,22 @@ class GroupSnapshot:
         return frozenset(member.name for member in self.members if member.side == side)
 
 
-def groups_of(graph: Any, ignored: tuple[Any, ...] = ()) -> tuple[GroupSnapshot, ...]:
-    """Every group that has a Linear layer's out channels as root, each once, sorted. Operations without weights are left out."""
+def groups_of(graph: Any, ignored: tuple[Any, ...] = (), *, every_root: bool = False) -> tuple[GroupSnapshot, ...]:
+    """Every group that has a Linear layer's out channels as root, each once, sorted. Operations without weights are
+    left out.
+
+    every_root: start from every layer, also from those that a group has already; a group that looks different from
+    another of its layers then counts as one more. Takes as many times longer as groups have layers.
+    """
     import torch
 
     seen: set[frozenset[tuple[str, str]]] = set()
+    covered: set[str] = set()
     snapshots = []
     for module in list(graph.module2node):
         if not isinstance(module, torch.nn.Linear) or module in ignored:
+            continue
+        if not every_root and graph._module2name[module] in covered:
             continue
         group = graph.get_pruning_group(module, out_channels(module), list(range(module.out_features)))
         members: list[Member] = []
@@ -49,6 +61,7 @@ def groups_of(graph: Any, ignored: tuple[Any, ...] = ()) -> tuple[GroupSnapshot,
             if name is not None:
                 side = "out" if graph.is_out_channel_pruning_fn(dep.handler) else "in"
                 members.append(Member(name, side, len(idxs), _digest(sorted(idxs))))
+        covered |= {member.name for member in members if member.side == "out"}
         identity = frozenset((member.name, member.side) for member in members)
         if identity not in seen:
             seen.add(identity)

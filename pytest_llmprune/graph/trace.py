@@ -1,4 +1,6 @@
-"""Trace a model into torch-pruning's DependencyGraph, on cpu, cuda or meta, with the fixes and the guard on propagation."""
+"""Trace a model into torch-pruning's DependencyGraph, on cpu, cuda or meta, with the fixes and the guard on
+propagation.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ def example_inputs(model: PreTrainedModel, *, use_cache: bool | None = None) -> 
 def trace(model: PreTrainedModel, *, use_cache: bool | None = None) -> Any:
     """torch-pruning's DependencyGraph of a causal model.
 
-    Raises what torch-pruning raises: without the fix nested-outputs that is AttributeError for a model that returns a cache.
+    Raises what torch-pruning raises: without the fix nested-outputs that is AttributeError for a model that returns a
+    cache.
     """
     import torch_pruning as tp
 

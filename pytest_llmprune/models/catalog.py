@@ -1,4 +1,4 @@
-"""The published architectures that ship as configs: enough to build any of them on the meta device without a network."""
+"""The published architectures that ship as configs: enough to build them on the meta device without a network."""
 
 from __future__ import annotations
 

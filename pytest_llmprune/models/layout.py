@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DecoderLayer:
-    """The parts of one decoder layer. `attention` and `mlp` are the modules, the rest their Linear layers; fused ones stand in `qkv`, `gate_up`."""
+    """The parts of one decoder layer. `attention` and `mlp` are the modules, the rest their Linear layers; fused ones
+    stand in `qkv`, `gate_up`.
+    """
 
     name: str
     attention: Any
@@ -63,7 +65,10 @@ def decoder_layers(model: Any) -> list[DecoderLayer]:
             )
         )
     if not layers or model.get_output_embeddings() is None:
-        raise UserError(f"{type(model).__name__} is no causal model of the Llama family: it has no decoder layers that this tool knows")
+        raise UserError(
+            f"{type(model).__name__} is no causal model of the Llama family:"
+            " it has no decoder layers that this tool knows"
+        )
     return layers
 
 
@@ -85,13 +90,17 @@ class Shape:
 
 
 def shape_of(config: Any) -> Shape:
-    """The shape a config (an object, or plain values) describes. Raises UserError if a size is missing or heads don't divide."""
+    """The shape a config (an object, or plain values) describes. Raises UserError if a size is missing or heads don't
+    divide.
+    """
     values = config if isinstance(config, dict) else config.to_dict()
     try:
         heads, hidden = int(values["num_attention_heads"]), int(values["hidden_size"])
         kv_heads = int(values.get("num_key_value_heads") or heads)
         head_dim = int(values.get("head_dim") or hidden // heads)
-        shape = Shape(hidden, int(values["intermediate_size"]), heads, kv_heads, head_dim, int(values["num_hidden_layers"]))
+        shape = Shape(
+            hidden, int(values["intermediate_size"]), heads, kv_heads, head_dim, int(values["num_hidden_layers"])
+        )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"the config is not of the Llama family: {type(error).__name__} {error}") from None
     if shape.kv_heads < 1 or heads % shape.kv_heads:

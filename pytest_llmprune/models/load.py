@@ -1,4 +1,6 @@
-"""Load the model that a spec names: built in, from a hub, from a directory or GGUF file, random, or without weights at all."""
+"""Load the model that a spec names: built in, from a hub, from a directory or GGUF file, random, or without weights at
+all.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,8 @@ class LoadedModel:
 def load(spec: ModelSpec, *, seed: int = 0) -> LoadedModel:
     """Load `spec`. A model of random or meta weights has no tokenizer.
 
-    Raises UserError for every fault of the input: an absent device, a corrupt or incomplete checkpoint, a missing tokenizer,
-    weights that are not finite, a config that transformers refuses.
+    Raises UserError for every fault of the input: an absent device, a corrupt or incomplete checkpoint, a missing
+    tokenizer, weights that are not finite, a config that transformers refuses.
     """
     device, dtype = resolve_device(spec), resolve_dtype(spec)
     if spec.weights == "pretrained":
@@ -68,7 +70,9 @@ def resolve_device(spec: ModelSpec) -> torch.device:
 
 
 def resolve_dtype(spec: ModelSpec) -> torch.dtype:
-    """The torch dtype of a spec: `auto` is float32 on cpu and mps, bfloat16 on cuda, bfloat16 on meta (it only counts bytes there)."""
+    """The torch dtype of a spec: `auto` is float32 on cpu and mps, bfloat16 on cuda, bfloat16 on meta (it only counts
+    bytes there).
+    """
     import torch
 
     if spec.dtype != "auto":
@@ -78,13 +82,15 @@ def resolve_dtype(spec: ModelSpec) -> torch.dtype:
 
 
 def load_config(spec: ModelSpec) -> PreTrainedConfig:
-    """The config of a spec, from this machine if it lies here, else from the hub. Raises UserError if it can't be had."""
+    """The config of a spec, from this machine if it lies here, else from the hub. Raises UserError without one."""
     from transformers import AutoConfig
 
     values = config_values(spec)
     with _one_line(spec):
         if values is None:
-            return AutoConfig.from_pretrained(spec.name, revision=spec.revision, trust_remote_code=spec.trust_remote_code)
+            return AutoConfig.from_pretrained(
+                spec.name, revision=spec.revision, trust_remote_code=spec.trust_remote_code
+            )
         values = dict(values)
         model_type = values.pop("model_type", None)
         if model_type is None:
@@ -156,7 +162,7 @@ def _load_pretrained(
 
 
 def _placement(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """`device_map` for from_pretrained: the one GPU if the weights fit it with room to work, else spread by accelerate."""
+    """`device_map` for from_pretrained: one GPU if the weights fit it with room to work, else spread by accelerate."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -188,14 +194,16 @@ def _build(
 def _check_finite(model: PreTrainedModel, spec: ModelSpec) -> None:
     for name, parameter in model.named_parameters():
         if parameter.device.type != "meta" and not parameter.isfinite().all():
-            raise UserError(f"model {spec.name!r}: {name} holds NaN or infinite weights; nothing measured on it would mean anything")
+            raise UserError(
+                f"model {spec.name!r}: {name} holds NaN or infinite weights; nothing measured on it would mean anything"
+            )
 
 
 def _check_vocabulary(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, spec: ModelSpec) -> None:
     if len(tokenizer) > model.config.vocab_size:
         raise UserError(
-            f"model {spec.name!r}: the tokenizer has {len(tokenizer)} tokens, the model's vocabulary {model.config.vocab_size};"
-            " they don't belong together"
+            f"model {spec.name!r}: the tokenizer has {len(tokenizer)} tokens, the model's vocabulary"
+            f" {model.config.vocab_size}; they don't belong together"
         )
 
 
@@ -209,7 +217,9 @@ def _one_line(spec: ModelSpec, what: str = "it can't be loaded") -> Iterator[Non
     except UserError:
         raise
     except MemoryError:
-        raise UserError(f"model {spec.name!r}: {what}: out of memory; try a smaller dtype or --llmprune-weights meta") from None
+        raise UserError(
+            f"model {spec.name!r}: {what}: out of memory; try a smaller dtype or --llmprune-weights meta"
+        ) from None
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise UserError(f"model {spec.name!r}: {what}: {lines[0] if lines else type(error).__name__}") from error

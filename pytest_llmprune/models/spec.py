@@ -20,7 +20,8 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 class ModelSpec:
     """A model as the user names it.
 
-    name: `tiny`, `smollm2`, a hub id or a local path (a checkpoint directory, a GGUF file, or for random and meta weights a config).
+    name: `tiny`, `smollm2`, a hub id or a local path (a checkpoint directory, a GGUF file, or for random and meta
+    weights a config).
     """
 
     name: str
@@ -45,7 +46,7 @@ class ModelSpec:
         if self.is_builtin:
             return None
         path = Path(self.name).expanduser()
-        looks_local = self.name.startswith((".", "/", "~")) or os.sep != "/" and os.sep in self.name
+        looks_local = self.name.startswith((".", "/", "~")) or (os.sep != "/" and os.sep in self.name)
         return path if looks_local or path.exists() else None
 
 
@@ -60,7 +61,8 @@ def check(spec: ModelSpec) -> None:
     if path is None:
         if not _HUB_ID.fullmatch(spec.name):
             raise UserError(
-                f"unknown model {spec.name!r}: give tiny, smollm2, a hub id such as meta-llama/Llama-2-7b-hf, or the path of a checkpoint"
+                f"unknown model {spec.name!r}: give tiny, smollm2, a hub id such as"
+                " meta-llama/Llama-2-7b-hf, or the path of a checkpoint"
             )
         return
     if not path.exists():

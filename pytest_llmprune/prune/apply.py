@@ -1,4 +1,4 @@
-"""Prune a model in place: calibrate if the importance asks for it, plan, remove, and put config and attributes right."""
+"""Prune a model in place: calibrate if the importance needs it, plan, remove, put config and attributes right."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def prune(model: PreTrainedModel, case: Case, *, calibration: torch.Tensor | Non
 
     calibration: token windows [n, length], needed by Taylor importance. seed: for random importance.
 
-    Raises UserError for a missing calibration or a recipe that the model doesn't admit, CheckFailed if torch-pruning removed something else
-    than the case asks for, RunawayPropagation if its propagation would not end.
+    Raises UserError for a missing calibration or a recipe that the model doesn't admit, CheckFailed if torch-pruning
+    removed something else than the case asks for, RunawayPropagation if its propagation would not end.
     """
     import torch
 
@@ -77,6 +77,6 @@ def _check_sizes(model: PreTrainedModel, plan: PruningPlan) -> None:
     for part in plan.reductions:
         if left[part.unit] != part.total - part.removed:
             raise CheckFailed(
-                f"recipe {plan.case.recipe}: {part.total - part.removed} of {part.total} {part.unit} should be left,"
-                f" torch-pruning left {left[part.unit]}"
+                f"recipe {plan.case.recipe}: {part.total - part.removed} of {part.total} {part.unit}"
+                f" should be left, torch-pruning left {left[part.unit]}"
             )

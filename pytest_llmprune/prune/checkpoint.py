@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 def save(model: PreTrainedModel, folder: Path) -> Path:
     """Write a checkpoint (safetensors and config) that `AutoModelForCausalLM.from_pretrained` reads. Returns `folder`.
 
-    transformers >= 5 refuses a Llama whose hidden size is no multiple of its heads, though head_dim is given (576 channels, 7 heads). A Mistral without a
-    sliding window computes the same from the same weights and has no such rule, so such a Llama is written as one. Raises CheckFailed if no config
-    that can be read back describes the model; nothing is written then.
+    transformers >= 5 refuses a Llama whose hidden size is no multiple of its heads, though head_dim is given (576
+    channels, 7 heads). A Mistral without a sliding window computes the same from the same weights and has no such rule,
+    so such a Llama is written as one. Raises CheckFailed if no config that can be read back describes the model;
+    nothing is written then.
     """
     readable = _readable(model)
-    readable.save_pretrained(folder, safe_serialization=True) if _takes_safe_serialization(readable) else readable.save_pretrained(folder)
+    readable.save_pretrained(folder, safe_serialization=True) if _takes_safe_serialization(
+        readable
+    ) else readable.save_pretrained(folder)
     return folder
 
 
@@ -43,7 +46,11 @@ def _readable(model: PreTrainedModel) -> PreTrainedModel:
     import torch
     from transformers import MistralConfig, MistralForCausalLM
 
-    values = {k: v for k, v in config.to_dict().items() if k not in ("model_type", "architectures", "attention_bias", "mlp_bias")}
+    values = {
+        k: v
+        for k, v in config.to_dict().items()
+        if k not in ("model_type", "architectures", "attention_bias", "mlp_bias")
+    }
     mistral = MistralConfig(**values, sliding_window=None)
     with torch.device("meta"):
         twin = MistralForCausalLM(mistral)
@@ -64,11 +71,11 @@ def _refusal(config: Any) -> str | None:
 
 
 def logits_in_fresh_process(folder: Path, ids: torch.Tensor, dtype: str) -> tuple[torch.Tensor, bool]:
-    """Load a checkpoint by plain transformers in a new Python process. Returns its logits for `ids` [n, length], and whether its embeddings are tied.
+    """Load a checkpoint by plain transformers in a new Python process. Returns its logits for `ids` [n, length], and
+    whether its embeddings are tied.
 
     Raises CheckFailed with the last line of what that process printed if it can't.
     """
-    import torch
 
     given, found = folder / "ids.pt.safetensors", folder / "logits.pt.safetensors"
     from safetensors.torch import load_file, save_file

@@ -11,8 +11,8 @@ from ..models.layout import decoder_layers, shape_of
 def synchronise(model: Any) -> None:
     """Set the config and module attributes of a pruned model from the sizes of its weights.
 
-    Head counts follow from the projections' widths and the unchanged head size. Raises CheckFailed if layers differ in a size that the config has
-    only one number for, or a width is no whole number of heads.
+    Head counts follow from the projections' widths and the unchanged head size. Raises CheckFailed if layers differ in
+    a size that the config has only one number for, or a width is no whole number of heads.
     """
     head_dim = shape_of(model.config).head_dim
     layers = decoder_layers(model)
@@ -21,10 +21,17 @@ def synchronise(model: Any) -> None:
     if layers[0].k is not None:
         kv_heads = _one(
             "num_key_value_heads",
-            {_whole(linear.out_features, head_dim, layer.name) for layer in layers for linear in (layer.k, layer.v) if linear},
+            {
+                _whole(linear.out_features, head_dim, layer.name)
+                for layer in layers
+                for linear in (layer.k, layer.v)
+                if linear
+            },
         )
     else:
-        fused = _one("qkv_proj", {_whole(layer.attention_inputs[0].out_features, head_dim, layer.name) for layer in layers})
+        fused = _one(
+            "qkv_proj", {_whole(layer.attention_inputs[0].out_features, head_dim, layer.name) for layer in layers}
+        )
         kv_heads = (fused - heads) // 2
     if heads % kv_heads:
         raise CheckFailed(f"{heads} query heads are left for {kv_heads} kv heads: they don't divide")

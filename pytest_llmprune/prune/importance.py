@@ -17,7 +17,9 @@ NEEDS_GRADIENTS = ("taylor",)
 
 @dataclass(frozen=True)
 class Calibration:
-    """The text that Taylor importance is estimated on: `windows` sequences of `length` tokens, drawn with `seed` from `text`."""
+    """The text that Taylor importance is estimated on: `windows` sequences of `length` tokens, drawn with `seed` from
+    `text`.
+    """
 
     text: str
     windows: int = 8
@@ -46,11 +48,13 @@ def calibration_windows(tokens: torch.Tensor, calibration: Calibration) -> torch
 def calibrate(model: PreTrainedModel, windows: torch.Tensor) -> dict[str, torch.Tensor]:
     """Accumulate into every parameter's `.grad` the gradient of the mean next-token loss over `windows` [n, length].
 
-    Returns, per decoder layer's name, the Taylor importance of its kv groups [kv_heads]: the first-order change of the loss if all query
-    heads of the group were silenced at one token, |sum of activation x gradient| at o_proj's input, summed over tokens (the head importance of
-    Michel et al. 2019, by token instead of by sample). torch-pruning's own sum over single weights ranks kv groups badly: see docs/decisions.md.
+    Returns, per decoder layer's name, the Taylor importance of its kv groups [kv_heads]: the first-order change of the
+    loss if all query heads of the group were silenced at one token, |sum of activation x gradient| at o_proj's input,
+    summed over tokens (the head importance of Michel et al. 2019, by token instead of by sample). torch-pruning's own
+    sum over single weights ranks kv groups badly: see docs/decisions.md.
 
-    One window at a time, so that memory doesn't grow with the number of windows. Raises UserError if the loss is not finite.
+    One window at a time, so that memory doesn't grow with the number of windows. Raises UserError if the loss is not
+    finite.
     """
     model.zero_grad(set_to_none=True)
     shape = shape_of(model.config)

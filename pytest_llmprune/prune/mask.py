@@ -15,7 +15,8 @@ MASKABLE = ("ffn", "heads", "kv-groups")
 
 
 def mask(model: PreTrainedModel, plan: PruningPlan) -> None:
-    """Zero in an unpruned `model` the columns that read what `plan` removes. Knows nothing of torch-pruning's maps: only of the architecture.
+    """Zero in an unpruned `model` the columns that read what `plan` removes. Knows nothing of torch-pruning's maps:
+    only of the architecture.
 
     Raises UserError for a recipe that changes the hidden size: a norm over fewer channels is another function.
     """
@@ -35,7 +36,9 @@ def mask(model: PreTrainedModel, plan: PruningPlan) -> None:
 
 
 def _query_channels(kv_channel: int, plan: PruningPlan) -> list[int]:
-    """o_proj's input channels that a kv channel feeds: the same place in each of the query heads that share its kv head."""
+    """o_proj's input channels that a kv channel feeds: the same place in each of the query heads that share its kv
+    head.
+    """
     size, copies = plan.shape.head_dim, plan.shape.queries_per_kv
     head, place = divmod(kv_channel, size)
     return [(head * copies + copy) * size + place for copy in range(copies)]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Removal:
-    """One group to prune: the root layer's name, whether its out or in channels are named, and their indices, sorted."""
+    """One group to prune: the root layer's name, whether its out or in channels are meant, their indices, sorted."""
 
     module: str
     out: bool
@@ -41,8 +41,9 @@ def make_plan(
 ) -> tuple[PruningPlan, Any]:
     """Rank and choose with torch-pruning, changing nothing. Returns the plan and torch-pruning's graph, to prune with.
 
-    For Taylor importance the parameters must carry their gradients, and `kv_scores` be what `importance.calibrate` returned with them.
-    Raises UserError if the model can't be reduced so, or torch-pruning chooses another number of channels than the case asks for.
+    For Taylor importance the parameters must carry their gradients, and `kv_scores` be what `importance.calibrate`
+    returned with them. Raises UserError if the model can't be reduced so, or torch-pruning chooses another number of
+    channels than the case asks for.
     """
     shape = shape_of(model.config)
     wanted = reductions(shape, case)
@@ -109,10 +110,14 @@ def _kv_groups(
     shape: Shape,
     kv_scores: Mapping[str, torch.Tensor] | None,
 ) -> Iterator[Removal]:
-    """torch-pruning ranks no kv heads: they are ranked by `kv_scores`, or by its importance of k_proj's channels, averaged per kv head."""
+    """torch-pruning ranks no kv heads: they are ranked by `kv_scores`, or by its importance of k_proj's channels,
+    averaged per kv head.
+    """
     for layer in layers:
         if layer.k is None:
-            raise UserError("recipe kv-groups: this model fuses q, k and v in one layer, whose kv heads can't be pruned apart")
+            raise UserError(
+                "recipe kv-groups: this model fuses q, k and v in one layer, whose kv heads can't be pruned apart"
+            )
         if kv_scores is not None:
             scores = kv_scores[layer.name]
         else:

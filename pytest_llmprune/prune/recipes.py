@@ -26,7 +26,9 @@ class Case:
 
 
 def parse_cases(text: str) -> tuple[tuple[str, float], ...]:
-    """`RECIPE:RATIO[,RATIO...]` as (recipe, ratio) pairs. Raises UserError for an unknown recipe or a ratio outside (0, 1)."""
+    """`RECIPE:RATIO[,RATIO...]` as (recipe, ratio) pairs. Raises UserError for an unknown recipe or a ratio outside (0,
+    1).
+    """
     recipe, _, ratios = text.partition(":")
     if recipe not in RECIPES:
         raise UserError(f"{text!r}: unknown recipe {recipe!r}; there are {', '.join(RECIPES)}")
@@ -61,11 +63,13 @@ class Reduction:
 
 
 def reductions(shape: Shape, case: Case) -> tuple[Reduction, ...]:
-    """What `case` takes from a model of `shape`: of each size the multiple of its step that is nearest to the ratio, at least one.
+    """What `case` takes from a model of `shape`: of each size the multiple of its step that is nearest to the ratio, at
+    least one.
 
-    ffn: single channels of the FFN. heads: one query head from every kv group (single heads where each has its own kv head). kv-groups: a kv head
-    with its query heads. width: as many hidden channels as there are heads, since transformers >= 5 wants the hidden size to be a multiple
-    of the heads. all: ffn, heads and width at once; its FFN channels go in the same steps as its width (torch-pruning's `round_to`).
+    ffn: single channels of the FFN. heads: one query head from every kv group (single heads where each has its own kv
+    head). kv-groups: a kv head with its query heads. width: as many hidden channels as there are heads, since
+    transformers >= 5 wants the hidden size to be a multiple of the heads. all: ffn, heads and width at once; its FFN
+    channels go in the same steps as its width (torch-pruning's `round_to`).
 
     Raises UserError if the model has nothing that could go.
     """

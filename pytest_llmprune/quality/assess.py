@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..models.load import LoadedModel
-from . import coherence, cost, perplexity
+from . import cost, perplexity
+from .coherence import Coherence, Continuation, describe, generate, score_against, teacher_nll
 from .profiles import Profile
 from .texts import text_hash
 
@@ -29,24 +30,28 @@ class Dense:
     windows: torch.Tensor
     bos: int | None
     perplexity: perplexity.Perplexity
-    coherence: coherence.Coherence
-    continuations: tuple[coherence.Continuation, ...]
+    coherence: Coherence
+    continuations: tuple[Continuation, ...]
     size: cost.Size
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """The measurements of one pruned model: by name, with intervals where there are any, the worst continuation, and the details for a sidecar."""
+    """The measurements of one pruned model: by name, with intervals where there are any, the worst continuation, and
+    the details for a sidecar.
+    """
 
     measurements: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     protocol: dict[str, Any]
-    worst: coherence.Continuation
+    worst: Continuation
     details: dict[str, Any] = field(repr=False)
 
 
 def measure_dense(loaded: LoadedModel, text: str, profile: Profile, progress: Progress = lambda _: None) -> Dense:
-    """Measure a dense model on `text`. Raises UserError for a text that is too short, CheckFailed for a model whose logits are not finite."""
+    """Measure a dense model on `text`. Raises UserError for a text that is too short, CheckFailed for a model whose
+    logits are not finite.
+    """
     tokenizer = loaded.tokenizer
     assert tokenizer is not None, "a model that is judged has a tokenizer"
     tokens = perplexity.tokenise(tokenizer, text)
@@ -55,9 +60,9 @@ def measure_dense(loaded: LoadedModel, text: str, profile: Profile, progress: Pr
     progress(f"perplexity of dense on {len(windows)} windows of {profile.perplexity.window} tokens")
     measured = perplexity.measure(loaded.model, windows, profile.perplexity, bos)
     progress("continuations of dense")
-    generated = coherence.generate(loaded.model, tokenizer, profile.coherence)
-    nlls = coherence.teacher_nll(loaded.model, generated)
-    continuations = coherence.describe(generated, nlls, tokenizer, profile.coherence)
+    generated = generate(loaded.model, tokenizer, profile.coherence)
+    nlls = teacher_nll(loaded.model, generated)
+    continuations = describe(generated, nlls, tokenizer, profile.coherence)
     protocol = {
         **profile.to_json(),
         "text": text_hash(text),
@@ -76,7 +81,7 @@ def measure_dense(loaded: LoadedModel, text: str, profile: Profile, progress: Pr
         windows=windows,
         bos=bos,
         perplexity=measured,
-        coherence=coherence.score_against(continuations, continuations, generated),
+        coherence=score_against(continuations, continuations, generated),
         continuations=continuations,
         size=cost.size_of(loaded.model),
     )
@@ -90,10 +95,10 @@ def assess(model: PreTrainedModel, dense: Dense, progress: Progress = lambda _: 
     ppl = perplexity.measure(model, dense.windows, profile.perplexity, dense.bos)
     ratio = perplexity.ratio(ppl, dense.perplexity)
     progress("continuations of pruned, judged by dense")
-    generated = coherence.generate(model, tokenizer, profile.coherence)
-    nlls = coherence.teacher_nll(dense.loaded.model, generated)
-    continuations = coherence.describe(generated, nlls, tokenizer, profile.coherence)
-    quality = coherence.score_against(continuations, dense.continuations, generated)
+    generated = generate(model, tokenizer, profile.coherence)
+    nlls = teacher_nll(dense.loaded.model, generated)
+    continuations = describe(generated, nlls, tokenizer, profile.coherence)
+    quality = score_against(continuations, dense.continuations, generated)
     progress("speed of dense and pruned in turn")
     speed = cost.speeds({"dense": dense.loaded.model, "pruned": model}, profile.speed)
     size = cost.size_of(model)

@@ -1,14 +1,21 @@
-"""Is what a pruned model writes still language? Continuations of shipped prompts, measured against what dense writes after the same prompts.
+"""Is what a pruned model writes still language? Continuations of shipped prompts, measured against what dense writes
+after the same prompts.
 
-Every prompt is continued twice, greedily and sampled with a fixed seed, by a fixed number of tokens. A continuation's score lies in [0, 1]:
+Every prompt is continued twice, greedily and sampled with a fixed seed, by a fixed number of tokens. A continuation's
+score lies in [0, 1]:
 
-    score = fluency x variety x cleanness
-    fluency   = exp(-max(0, teacher_nll - dense) / 2): teacher_nll is the mean negative log-likelihood (nats/token) that the dense model gives the
-                continuation, `dense` what it gives its own continuations of the same kind
-    variety   = min(1, (1 - rep4) / (1 - dense)): rep4 is the share of 4-grams of tokens that repeat an earlier one (seq-rep-4, Welleck et al. 2020)
-    cleanness = 1 - garble: garble is the share of characters that are controls, replacement characters, unassigned, or letters of a script that dense never used
+    score     = fluency x variety x cleanness
+    fluency   = exp(-max(0, teacher_nll - dense) / 2)
+    variety   = min(1, (1 - rep4) / (1 - dense))
+    cleanness = 1 - garble
 
-A model's coherence is the mean over its continuations. Dense itself scores below 1, since its continuations differ; gates compare with that.
+teacher_nll is the mean negative log-likelihood (nats/token) that the dense model gives the continuation, rep4 the share
+of 4-grams of tokens that repeat an earlier one (seq-rep-4, Welleck et al. 2020); `dense` is what dense's own
+continuations of the same kind have there. garble is the share of characters that are controls, replacement characters,
+unassigned, or letters of a script that dense never used.
+
+A model's coherence is the mean over its continuations. Dense itself scores below 1, since its continuations differ;
+gates compare with that.
 """
 
 from __future__ import annotations
@@ -18,6 +25,7 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckFailed, UserError
@@ -33,7 +41,9 @@ TEMPERATURE, TOP_P = 0.7, 0.95
 
 @dataclass(frozen=True)
 class CoherenceProtocol:
-    """What has to be equal for two coherences to be comparable: the prompts, how many tokens follow each, and the sampling seed."""
+    """What has to be equal for two coherences to be comparable: the prompts, how many tokens follow each, and the
+    sampling seed.
+    """
 
     prompts: tuple[str, ...]
     new_tokens: int = 40
@@ -80,7 +90,9 @@ def shipped_prompts(name: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Generated:
-    """Token ids [n, length] of continuations (greedy ones first, then sampled), with the prompts' ids and mask, padded on the left."""
+    """Token ids [n, length] of continuations (greedy ones first, then sampled), with the prompts' ids and mask, padded
+    on the left.
+    """
 
     prompts: torch.Tensor
     mask: torch.Tensor
@@ -110,7 +122,9 @@ def generate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, protoco
         try:
             sampled = model.generate(input_ids=ids, attention_mask=mask, **sampling, **length)
         except RuntimeError as error:
-            raise CheckFailed(f"coherence: sampling failed, the model's probabilities are not finite ({error})") from None
+            raise CheckFailed(
+                f"coherence: sampling failed, the model's probabilities are not finite ({error})"
+            ) from None
     new = torch.cat([greedy, sampled])[:, longest:]
     return Generated(torch.cat([ids, ids]), torch.cat([mask, mask]), new)
 
@@ -147,7 +161,9 @@ def describe(
 def score_against(
     continuations: tuple[Continuation, ...], dense: tuple[Continuation, ...], generated: Generated
 ) -> Coherence:
-    """Score continuations against those of dense (pass dense's own to score dense). Raises CheckFailed if a likelihood is not finite."""
+    """Score continuations against those of dense (pass dense's own to score dense). Raises CheckFailed if a likelihood
+    is not finite.
+    """
     scripts = {script for c in dense for script in scripts_of(c.prompt + c.text)}
     scored = []
     for c in continuations:
@@ -183,21 +199,24 @@ def rep4(tokens: Sequence[int]) -> float:
 
 def distinct2(rows: Sequence[Sequence[int]]) -> float:
     """Distinct bigrams over all bigrams, pooled over rows (Li et al. 2016)."""
-    grams = [pair for row in rows for pair in zip(row, row[1:], strict=False)]
+    grams = [pair for row in rows for pair in pairwise(row)]
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def garble(text: str, scripts: set[str] | None = None) -> float:
-    """The share of characters that are no text: controls (but line ends and tabs), replacement, private and unassigned characters, and letters of
-    scripts outside `scripts` where that is given. An empty text is no text at all: 1."""
+    """The share of characters that are no text: controls (but line ends and tabs), replacement, private and unassigned
+    characters, and letters of scripts outside `scripts` where that is given. An empty text is no text at all: 1."""
     if not text:
         return 1.0
     bad = 0
     for character in text:
         category = unicodedata.category(character)
-        if character == "\ufffd" or category in ("Cn", "Co", "Cs") or category == "Cc" and character not in "\n\t\r":
-            bad += 1
-        elif scripts is not None and category.startswith("L") and _script(character) not in scripts:
+        if (
+            character == "\ufffd"
+            or category in ("Cn", "Co", "Cs")
+            or (category == "Cc" and character not in "\n\t\r")
+            or (scripts is not None and category.startswith("L") and _script(character) not in scripts)
+        ):
             bad += 1
     return bad / len(text)
 

@@ -1,6 +1,8 @@
-"""What a model costs: parameters, multiply-accumulates, checkpoint bytes, and the speed of reading a prompt and of generating.
+"""What a model costs: parameters, multiply-accumulates, checkpoint bytes, and the speed of reading a prompt and of
+generating.
 
-Speeds are measured dense and pruned in turn in one run, after a warm-up, and given as medians: numbers of one run compare, numbers of two runs don't.
+Speeds are measured dense and pruned in turn in one run, after a warm-up, and given as medians: numbers of one run
+compare, numbers of two runs don't.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Size:
-    """params: a tied tensor counts once. macs: multiply-accumulates per token of a prompt of `MACS_CONTEXT` tokens. bytes: of the weights, in the dtype in memory."""
+    """params: a tied tensor counts once. macs: multiply-accumulates per token of a prompt of `MACS_CONTEXT` tokens.
+    bytes: of the weights, in the dtype in memory.
+    """
 
     params: int
     macs: int
@@ -31,8 +35,8 @@ MACS_CONTEXT = 512
 def size_of(model: PreTrainedModel) -> Size:
     """Count a model's size; works on meta as well.
 
-    macs: every Linear layer once per token (in x out), and per layer the products with keys and with values over the average causal context of (512 + 1) / 2 tokens.
-    Norms, activations and the embedding's look-up are not counted.
+    macs: every Linear layer once per token (in x out), and per layer the products with keys and with values over the
+    average causal context of (512 + 1) / 2 tokens. Norms, activations and the embedding's look-up are not counted.
     """
     import torch
 
@@ -50,7 +54,9 @@ def size_of(model: PreTrainedModel) -> Size:
 
 @dataclass(frozen=True)
 class SpeedProtocol:
-    """prompt: tokens read at once. new_tokens: generated one by one after it. rounds: measured after one round of warm-up."""
+    """prompt: tokens read at once. new_tokens: generated one by one after it. rounds: measured after one round of
+    warm-up.
+    """
 
     prompt: int = 256
     new_tokens: int = 8

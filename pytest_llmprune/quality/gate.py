@@ -48,7 +48,9 @@ class Gate:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a gate says of a value: pass, fail, or undecided where the interval [low, high] lies on both sides of the threshold."""
+    """What a gate says of a value: pass, fail, or undecided where the interval [low, high] lies on both sides of the
+    threshold.
+    """
 
     measurement: str
     operator: str
@@ -63,7 +65,9 @@ class Verdict:
 
 
 def parse_gate(text: str) -> Gate:
-    """`MEASUREMENT<=VALUE` or `MEASUREMENT>=VALUE`. Raises UserError for an unknown measurement or a threshold that is no positive number."""
+    """`MEASUREMENT<=VALUE` or `MEASUREMENT>=VALUE`. Raises UserError for an unknown measurement or a threshold that is
+    no positive number.
+    """
     match = re.fullmatch(r"\s*([\w:]+)\s*(<=|>=)\s*(\S+)\s*", text)
     if not match:
         raise UserError(f"{text!r} is no gate; write for example ppl_ratio<=1.5 or coherence_ratio>=0.8")
@@ -88,9 +92,10 @@ COHERENCE_RATIO = 0.5
 def gates_for(reductions: Iterable[Reduction], asked: Iterable[Gate] = ()) -> tuple[Gate, ...]:
     """The gates of a case that makes `reductions`: the defaults, except for measurements that the user set gates on.
 
-    Perplexity may grow by a factor of 2.5 for every 20% of FFN channels or heads and every 8% of hidden channels that is removed, compounding,
-    but never beyond 2.5 ** 2: a sanity cap for Taylor importance without fine-tuning, which magnitude pruning of a language model exceeds by far.
-    Coherence may fall to half of dense. docs/decisions.md has the measurements behind the numbers.
+    Perplexity may grow by a factor of 2.5 for every 20% of FFN channels or heads and every 8% of hidden channels that
+    is removed, compounding, but never beyond 2.5 ** 2: a sanity cap for Taylor importance without fine-tuning, which
+    magnitude pruning of a language model exceeds by far. Coherence may fall to half of dense. docs/decisions.md has the
+    measurements behind the numbers.
     """
     asked = tuple(asked)
     factors = sum(part.ratio / SHARE_PER_FACTOR[part.unit] for part in reductions)
@@ -105,7 +110,9 @@ def gates_for(reductions: Iterable[Reduction], asked: Iterable[Gate] = ()) -> tu
 def judge(
     gates: Iterable[Gate], values: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]
 ) -> tuple[Verdict, ...]:
-    """A verdict for every gate. A value that was not measured, or is not finite, is a fail: nothing measured, nothing passed."""
+    """A verdict for every gate. A value that was not measured, or is not finite, is a fail: nothing measured, nothing
+    passed.
+    """
     verdicts = []
     for gate in gates:
         value = values.get(gate.measurement, math.nan)

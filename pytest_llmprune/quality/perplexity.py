@@ -1,9 +1,10 @@
 """Token perplexity on a text, window by window, and the paired interval of its ratio between two models.
 
-Protocol. The text is tokenised once, without special tokens. Windows of `window` tokens start every `stride` tokens. Each window is scored on its own; if
-the tokenizer prepends a BOS token to text, every window gets one. Scored are the tokens of a window that no earlier window scored, given
-all that stand before them in the window; the first token of a window without BOS has no context and is not scored. The tail that is shorter than a
-window is dropped. Perplexity is exp of the summed negative log-likelihood over the number of scored tokens: per token, not per window or word.
+Protocol. The text is tokenised once, without special tokens. Windows of `window` tokens start every `stride` tokens.
+Each window is scored on its own; if the tokenizer prepends a BOS token to text, every window gets one. Scored are the
+tokens of a window that no earlier window scored, given all that stand before them in the window; the first token of a
+window without BOS has no context and is not scored. The tail that is shorter than a window is dropped. Perplexity is
+exp of the summed negative log-likelihood over the number of scored tokens: per token, not per window or word.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PerplexityProtocol:
-    """What has to be equal for two perplexities to be comparable, beside text and tokenizer: see the module's docstring."""
+    """What has to be equal for two perplexities to be comparable, beside text and tokenizer: see the module's
+    docstring.
+    """
 
     window: int = 512
     stride: int = 512
@@ -75,7 +78,9 @@ def windows_of(tokens: torch.Tensor, protocol: PerplexityProtocol) -> torch.Tens
 
 
 def measure(model: PreTrainedModel, windows: torch.Tensor, protocol: PerplexityProtocol, bos: int | None) -> Perplexity:
-    """Score every window [n, window] with `model`, one at a time. Raises CheckFailed if a likelihood is NaN or infinite."""
+    """Score every window [n, window] with `model`, one at a time. Raises CheckFailed if a likelihood is NaN or
+    infinite.
+    """
     import torch
 
     nll, scored = [], []
@@ -84,7 +89,9 @@ def measure(model: PreTrainedModel, windows: torch.Tensor, protocol: PerplexityP
             fresh = protocol.window if index == 0 else protocol.stride
             loss, count = _window_nll(model, window.to(model.device), fresh, bos)
             if not math.isfinite(loss):
-                raise CheckFailed(f"perplexity: the likelihood of window {index} is {loss}; the model's logits are not finite")
+                raise CheckFailed(
+                    f"perplexity: the likelihood of window {index} is {loss}; the model's logits are not finite"
+                )
             nll.append(loss)
             scored.append(count)
     return Perplexity(tuple(nll), tuple(scored))
@@ -111,8 +118,11 @@ class Ratio:
     high: float
 
 
-def ratio(pruned: Perplexity, dense: Perplexity, *, confidence: float = 0.95, draws: int = 2000, seed: int = 0) -> Ratio:
-    """pruned / dense over the same windows, with the percentile interval over `draws` resamples of whole windows (Efron & Tibshirani 1993).
+def ratio(
+    pruned: Perplexity, dense: Perplexity, *, confidence: float = 0.95, draws: int = 2000, seed: int = 0
+) -> Ratio:
+    """pruned / dense over the same windows, with the percentile interval over `draws` resamples of whole windows (Efron
+    & Tibshirani 1993).
 
     Raises CheckFailed if the two were not measured on windows of the same sizes.
     """

@@ -35,7 +35,9 @@ class Profile:
 
 
 def profile(name: str, *, tiny: bool, seed: int = 0) -> Profile:
-    """The profile `smoke` or `standard`; the tiny model, which knows nothing else, continues Shakespeare. `seed`: of sampled continuations."""
+    """The profile `smoke` or `standard`; the tiny model, which knows nothing else, continues Shakespeare. `seed`: of
+    sampled continuations.
+    """
     prompts = shipped_prompts("shakespeare" if tiny else "english")
     text = builtin(CALIBRATION)
     if name == "smoke":

@@ -15,7 +15,9 @@ PREFIX = "llmprune."
 
 @dataclass(frozen=True, order=True)
 class Key:
-    """What an item is, wherever it was run from: never a node id or a path. Empty strings and 0 where a part does not apply."""
+    """What an item is, wherever it was run from: never a node id or a path. Empty strings and 0 where a part does not
+    apply.
+    """
 
     suite: str
     test: str
@@ -26,7 +28,9 @@ class Key:
     variant: str = ""
 
     def __str__(self) -> str:
-        case = "-".join(filter(None, (self.recipe, f"{self.ratio:g}" if self.ratio else "", self.importance, self.variant)))
+        case = "-".join(
+            filter(None, (self.recipe, f"{self.ratio:g}" if self.ratio else "", self.importance, self.variant))
+        )
         return f"{self.suite}::{self.test}[{'-'.join(filter(None, (self.model, case)))}]"
 
 
@@ -81,7 +85,7 @@ def dumps(record: RunRecord) -> str:
 
 
 def loads(text: str, name: str) -> RunRecord:
-    """The record in a JSON text. Raises UserError, naming `name`, if it is none, is cut short, or is of another schema."""
+    """The record in a JSON text. Raises UserError, naming `name`, if it is none, cut short, or of another schema."""
     try:
         values = json.loads(text)
     except ValueError as error:
@@ -120,22 +124,28 @@ def item_from_json(values: Mapping[str, Any]) -> Item:
 
 def to_properties(item: Item) -> list[tuple[str, Any]]:
     """An item as pytest user properties: scalars one by one (JUnit readers see them), structures as JSON text."""
-    structures = {"key": asdict(item.key), "intervals": item.intervals, "verdicts": item.verdicts, "protocol": item.protocol, "notes": item.notes}
+    structures = {
+        "key": asdict(item.key),
+        "intervals": item.intervals,
+        "verdicts": item.verdicts,
+        "protocol": item.protocol,
+        "notes": item.notes,
+    }
     properties: list[tuple[str, Any]] = [(PREFIX + name, json.dumps(value)) for name, value in structures.items()]
     properties += [(PREFIX + "worst", item.worst), (PREFIX + "details", item.details)]
     return properties + [(f"{PREFIX}measurement.{name}", value) for name, value in item.measurements.items()]
 
 
 def from_properties(properties: Iterable[tuple[str, Any]], outcome: str, seconds: float) -> Item | None:
-    """The item that a test report's user properties carry, or None if they carry none. The inverse of `to_properties`."""
+    """The item that a test report's user properties carry, or None. The inverse of `to_properties`."""
     found = {name.removeprefix(PREFIX): value for name, value in properties if name.startswith(PREFIX)}
     if "key" not in found:
         return None
-    values: dict[str, Any] = {name: json.loads(found[name]) for name in ("key", "intervals", "verdicts", "protocol", "notes")}
+    values: dict[str, Any] = {
+        name: json.loads(found[name]) for name in ("key", "intervals", "verdicts", "protocol", "notes")
+    }
     values |= {"worst": found["worst"], "details": found["details"], "outcome": outcome, "seconds": seconds}
     values["measurements"] = {
         name.removeprefix("measurement."): value for name, value in found.items() if name.startswith("measurement.")
     }
     return item_from_json(values)
-
-

@@ -4,7 +4,8 @@
     .llmprune/<machine>/0001_<name>.details/    its sidecars: likelihoods by window, continuations
     .llmprune/<machine>/journal-<time>-<pid>/   a run that goes on, or was interrupted: plan.json, items.jsonl, details/
 
-A journal is appended to item by item, so an interrupted run leaves what it had done and what it had planned. A record's file appears whole or not at all.
+A journal is appended to item by item, so an interrupted run leaves what it had done and what it had planned. A record's
+file appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -29,14 +30,16 @@ FOLDER = ".llmprune"
 
 
 def store_dir(root: Path) -> Path:
-    """The folder of this machine's records under `root`; the machine is named by system, processor and Python, as they change timings."""
+    """The folder of this machine's records under `root`; the machine is named by system, processor and Python, as they
+    change timings.
+    """
     python = ".".join(platform.python_version_tuple()[:2])
     name = f"{platform.system()}-{platform.machine()}-py{python}"
     return root / FOLDER / re.sub(r"[^\w.-]", "_", name)
 
 
 class Journal:
-    """A run that goes on. Made by the process that reports; workers only write their plan and details into its folder."""
+    """A run that goes on. The process that reports makes it; workers only write plan and details into its folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

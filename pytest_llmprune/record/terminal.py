@@ -1,4 +1,6 @@
-"""A record as the lines a person wants to see: a table per model, every failure with its numbers, and the next command to type."""
+"""A record as the lines a person wants to see: a table per model, every failure with its numbers, and the next command
+to type.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +9,25 @@ from typing import Any
 
 from .schema import Item, RunRecord
 
-COLUMNS = ("recipe", "ratio", "importance", "params", "perplexity", "x dense", "coherence", "prefill", "decode", "verdict")
+COLUMNS = (
+    "recipe",
+    "ratio",
+    "importance",
+    "params",
+    "perplexity",
+    "x dense",
+    "coherence",
+    "prefill",
+    "decode",
+    "verdict",
+)
 MARKUP = {"pass": "green", "fail": "red", "undecided": "yellow"}
 
 
 def lines(record: RunRecord, file: str, *, width: int = 100) -> Iterator[tuple[str, str]]:
-    """(text, colour) for each line of the summary; colour is green, red, yellow or empty. `file`: where the record was written."""
+    """(text, colour) for each line of the summary; colour is green, red, yellow or empty. `file`: where the record was
+    written.
+    """
     for model in dict.fromkeys(item.key.model for item in record.items if item.verdicts):
         yield from _table([item for item in record.items if item.verdicts and item.key.model == model], model)
     for name in ("failed", "error"):
@@ -38,7 +53,9 @@ def next_command(record: RunRecord, file: str) -> str:
     failed = [item for item in record.items if item.outcome in ("failed", "error")]
     if failed:
         key = failed[0].key
-        case = f" --llmprune-prune {key.recipe}:{key.ratio:g} --llmprune-importance {key.importance}" if key.recipe else ""
+        case = (
+            f" --llmprune-prune {key.recipe}:{key.ratio:g} --llmprune-importance {key.importance}" if key.recipe else ""
+        )
         model = f" --llm-model {record.settings['spec_of'].get(key.model, key.model)}" if key.model else ""
         return f"pytest {record.settings['suites']}{model}{case} -k {key.test}"
     return f"llmprune report {file or ''}".strip()
@@ -83,7 +100,10 @@ def _table(items: Sequence[Item], model: str) -> Iterator[tuple[str, str]]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
     yield f"{model} (speeds in tokens/s, medians of this run)", ""
     for index, row in enumerate(rows):
-        cells = [cell.ljust(w) if i in (0, 2, 9) else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            cell.ljust(w) if i in (0, 2, 9) else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
         yield "  " + "  ".join(cells).rstrip(), MARKUP.get(outcomes[index - 1], "") if index else ""
     for item in items:
         for verdict in item.verdicts:
@@ -102,7 +122,8 @@ def explain(verdict: dict[str, Any]) -> str:
     """A verdict in one line: measurement, value, interval, threshold."""
     interval = "" if verdict["low"] is None else f" (95% interval {verdict['low']:.4g} to {verdict['high']:.4g})"
     must = "at most" if verdict["operator"] == "<=" else "at least"
-    return f"{verdict['outcome']}: {verdict['measurement']} is {verdict['value']:.4g}{interval}, must be {must} {verdict['threshold']:.4g}"
+    is_value = f"{verdict['measurement']} is {verdict['value']:.4g}{interval}"
+    return f"{verdict['outcome']}: {is_value}, must be {must} {verdict['threshold']:.4g}"
 
 
 def _with_interval(item: Item, name: str) -> str:

@@ -26,7 +26,9 @@ def _functions():
             for key, value in vars(module).items():
                 found[name, key] = value
                 if isinstance(value, type) and value.__module__.startswith("torch_pruning"):
-                    found.update({(name, key, inner): v for inner, v in vars(value).items() if not inner.startswith("__")})
+                    found.update(
+                        {(name, key, inner): v for inner, v in vars(value).items() if not inner.startswith("__")}
+                    )
     return found
 
 

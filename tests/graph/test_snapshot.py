@@ -17,7 +17,7 @@ def _fixed():
 
 
 def _groups(model):
-    return groups_of(trace(model), ignored=(model.lm_head,))
+    return groups_of(trace(model), ignored=(model.lm_head,), every_root=True)
 
 
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (8, 2), (9, 3), (4, 1)])
@@ -35,7 +35,10 @@ def test_equal_models_have_equal_fingerprints_and_others_do_not(llama):
 def test_a_difference_names_layer_and_member(llama):
     model = llama(4, 2)
     groups = _groups(model)
-    broken = tuple(GroupSnapshot(tuple(m for m in g.members if m.name != "model.layers.1.self_attn.v_proj" or m.side == "in")) for g in groups)
+    broken = tuple(
+        GroupSnapshot(tuple(m for m in g.members if m.name != "model.layers.1.self_attn.v_proj" or m.side == "in"))
+        for g in groups
+    )
     found = list(differences(expected_groups(model.config), broken))
     assert found == ["layer 1 attention: model.layers.1.self_attn.v_proj.out is missing from the group"]
 

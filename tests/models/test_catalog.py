@@ -25,9 +25,16 @@ def test_the_miniature_keeps_what_shapes_the_graph(name):
     model = miniature(config)
     assert sum(p.numel() for p in model.parameters()) < 2e6
     assert type(model).__name__ == catalog.entry(name).config["architectures"][0]
-    assert small.num_attention_heads // small.num_key_value_heads == config.num_attention_heads // config.num_key_value_heads
+    assert (
+        small.num_attention_heads // small.num_key_value_heads
+        == config.num_attention_heads // config.num_key_value_heads
+    )
     assert small.tie_word_embeddings == config.tie_word_embeddings
-    full = {n.replace(".0.", ".") for n, _ in load(ModelSpec(name, weights="meta")).model.named_parameters() if ".layers." not in n or ".layers.0." in n}
+    full = {
+        n.replace(".0.", ".")
+        for n, _ in load(ModelSpec(name, weights="meta")).model.named_parameters()
+        if ".layers." not in n or ".layers.0." in n
+    }
     mini = {n.replace(".0.", ".") for n, _ in model.named_parameters() if ".layers." not in n or ".layers.0." in n}
     assert mini == full
 

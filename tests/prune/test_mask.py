@@ -1,4 +1,6 @@
-"""Pruning equals masking, for every recipe that has a mask, every head layout and both attention kinds; and a wrong mask is seen."""
+"""Pruning equals masking, for every recipe that has a mask, every head layout and both attention kinds; and a wrong
+mask is seen.
+"""
 
 from __future__ import annotations
 

@@ -41,7 +41,9 @@ def test_nothing_to_remove_is_said():
         reductions(Shape(64, 96, 4, 1, 16, 2), Case("kv-groups", 0.5))
 
 
-@pytest.mark.parametrize("text", ["ffn", "ffn:", "ffn:0", "ffn:1", "ffn:1.5", "ffn:-1", "ffn:abc", "ffn:nan", "mlp:0.1", "", "ffn:0.1,"])
+@pytest.mark.parametrize(
+    "text", ["ffn", "ffn:", "ffn:0", "ffn:1", "ffn:1.5", "ffn:-1", "ffn:abc", "ffn:nan", "mlp:0.1", "", "ffn:0.1,"]
+)
 def test_a_wrong_case_is_one_line(text):
     with pytest.raises(UserError) as caught:
         parse_cases(text)
@@ -50,4 +52,12 @@ def test_a_wrong_case_is_one_line(text):
 
 def test_heads_that_do_not_divide_are_refused():
     with pytest.raises(UserError, match="7 query heads don't divide among its 2 kv heads"):
-        shape_of({"num_attention_heads": 7, "num_key_value_heads": 2, "hidden_size": 112, "intermediate_size": 8, "num_hidden_layers": 1})
+        shape_of(
+            {
+                "num_attention_heads": 7,
+                "num_key_value_heads": 2,
+                "hidden_size": 112,
+                "intermediate_size": 8,
+                "num_hidden_layers": 1,
+            }
+        )

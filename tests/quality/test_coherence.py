@@ -7,7 +7,15 @@ import math
 import pytest
 
 from pytest_llmprune.errors import CheckFailed
-from pytest_llmprune.quality.coherence import Continuation, Generated, distinct2, garble, rep4, score_against, scripts_of
+from pytest_llmprune.quality.coherence import (
+    Continuation,
+    Generated,
+    distinct2,
+    garble,
+    rep4,
+    score_against,
+    scripts_of,
+)
 
 
 def test_rep4_counts_repeated_four_grams():

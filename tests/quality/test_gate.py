@@ -1,4 +1,4 @@
-"""A gate passes what lies within, fails what lies beyond, is undecided between, and never passes what was not measured."""
+"""A gate passes what lies within, fails what lies beyond, is undecided between, never passes what was not measured."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def test_the_default_yields_to_the_user():
     assert [str(gate) for gate in mine] == ["coherence_ratio>=0.5", "ppl_ratio<=1.1"]
 
 
-@pytest.mark.parametrize("text", ["ppl", "ppl<2", "ppl<=", "speed<=1", "ppl<=-1", "ppl<=0", "ppl<=nan", "ppl<=inf", "ppl<=two", ""])
+@pytest.mark.parametrize(
+    "text", ["ppl", "ppl<2", "ppl<=", "speed<=1", "ppl<=-1", "ppl<=0", "ppl<=nan", "ppl<=inf", "ppl<=two", ""]
+)
 def test_a_wrong_gate_is_one_line(text):
     with pytest.raises(UserError) as caught:
         parse_gate(text)

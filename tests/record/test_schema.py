@@ -11,9 +11,30 @@ from pytest_llmprune.errors import UserError
 from pytest_llmprune.record.schema import Item, Key, RunRecord, dumps, from_properties, loads, to_properties
 
 KEY = Key("test_quality", "test_quality", "tiny", "ffn", 0.2, "taylor")
-VERDICT = {"measurement": "ppl_ratio", "operator": "<=", "threshold": 2.5, "value": 3.0, "low": 2.9, "high": 3.1, "outcome": "fail"}
-ITEM = Item(KEY, "failed", 1.5, {"ppl_ratio": 3.0}, {"ppl_ratio": (2.9, 3.1)}, (VERDICT,), {"window": 256}, ("a note",), "worst", "d.json")
-RECORD = RunRecord({"torch": "2"}, {"suites": "suites", "spec_of": {}}, ("gqa-map",), (KEY,), (ITEM,), {"meta": 2}, "now", 1)
+VERDICT = {
+    "measurement": "ppl_ratio",
+    "operator": "<=",
+    "threshold": 2.5,
+    "value": 3.0,
+    "low": 2.9,
+    "high": 3.1,
+    "outcome": "fail",
+}
+ITEM = Item(
+    KEY,
+    "failed",
+    1.5,
+    {"ppl_ratio": 3.0},
+    {"ppl_ratio": (2.9, 3.1)},
+    (VERDICT,),
+    {"window": 256},
+    ("a note",),
+    "worst",
+    "d.json",
+)
+RECORD = RunRecord(
+    {"torch": "2"}, {"suites": "suites", "spec_of": {}}, ("gqa-map",), (KEY,), (ITEM,), {"meta": 2}, "now", 1
+)
 
 
 def test_it_comes_back_from_json_as_it_was():
