@@ -18,7 +18,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 unit: $(STAMP)
-	$(BIN)/pytest tests
+	$(BIN)/pytest tests -n 2
 
 suites: $(STAMP)
 	$(BIN)/pytest suites --llm-model tiny

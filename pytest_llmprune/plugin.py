@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .entry import load
 from .options import ALIAS, OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from .session import Recorder, Run
-
-pytest_plugins = ("pytest_llmprune.fixtures",)
 
 MARKERS = (
     "llm_gpu: needs a CUDA device; skipped, with the reason, where there is none",
@@ -64,6 +63,7 @@ def add_alias(parser: pytest.Parser) -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     for marker in MARKERS:
         config.addinivalue_line("markers", marker)
+    config.pluginmanager.register(load("fixtures"), "llmprune-fixtures")
     hooks = Hooks(config)
     config.pluginmanager.register(hooks, "llmprune-session")
     if hooks.is_asked():
