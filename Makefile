@@ -8,7 +8,7 @@ STAMP := $(VENV)/.ready
 .PHONY: gate test lint suites unit startup clean
 
 gate: $(STAMP) $(VENV)/.smollm2  ## prune SmolLM2-135M, judge it, plot it
-	$(BIN)/llmprune gate smollm2 --llmprune-report llmprune-report.html -k "quality or implies"
+	$(BIN)/llmprune gate smollm2 --llmprune-report llmprune-report.html
 
 test: lint unit suites  ## everything CI runs
 

@@ -27,4 +27,5 @@ def load(name: str) -> Any:
 
 def pytest_addoption(pluginmanager: Any) -> None:
     load("options")
+    load("markers")
     pluginmanager.register(load("plugin"), "llmprune-plugin")

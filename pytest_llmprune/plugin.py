@@ -12,19 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .entry import load
+from .markers import MARKERS
 from .options import ALIAS, OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from .session import Recorder, Run
-
-MARKERS = (
-    "llm_gpu: needs a CUDA device; skipped, with the reason, where there is none",
-    "llm_network: needs a model hub; skipped, with the reason, where none is reached",
-    "llm_slow: takes minutes; left out of the smoke profile",
-    "known_defect(id): fails because of this defect of torch-pruning while its fix is off: expected then, only then",
-)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -104,7 +98,7 @@ class Hooks:
         """Whether an option was given, or an argument names the suites. Cheap, and imports nothing."""
         if self._asked is None:
             config = self.config
-            given = any(getattr(config.option, o.dest, None) or config.getini(o.dest) for o in OPTIONS)
+            given = any(getattr(config.option, o.dest, None) is not None or config.getini(o.dest) for o in OPTIONS)
             self._asked = given or any(self._names_suites(arg) for arg in config.args if "suites" in arg)
         return self._asked
 
@@ -183,6 +177,27 @@ class Hooks:
         if _recorder not in item.stash:
             item.stash[_recorder] = Recorder(_key(item), self.run.journal)
         return item.stash[_recorder]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, None, None]:
+        names = {marker.name for marker in item.iter_markers()}
+        if names & {"llm_gpu", "llm_network", "llm_slow"}:
+            from .markers import reason_to_skip
+
+            settings = self.run.settings
+            if reason := reason_to_skip(names, [settings.profile(spec) for spec in settings.models]):
+                pytest.skip(reason)
+        yield
+        if "known_defect" in names:  # after setup: the fixes are applied by then, if a fixture applies them
+            from .errors import UserError
+            from .markers import defect_that_shows
+
+            try:
+                defect = defect_that_shows(id for m in item.iter_markers("known_defect") for id in m.args)
+            except UserError as error:
+                pytest.fail(str(error), pytrace=False)
+            if defect:
+                item.add_marker(pytest.mark.xfail(reason=f"known defect: {defect}", strict=True))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, Any, Any]:

@@ -148,6 +148,8 @@ class Run:
         result = []
         if self.record is not None:
             result += list(lines(self.record, self._relative(self.record_file) if self.record_file else ""))
+            if self.settings.report and not self.trouble:
+                result.insert(-1, (f"report: {self._relative(self.settings.report.resolve())}", ""))
         if self.trouble:
             result.append((self.trouble, "red"))
         if not result and suite_asked and not self.is_worker:
