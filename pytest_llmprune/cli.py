@@ -1,4 +1,5 @@
-"""The command `llmprune`. Exit codes: 0 fine, 1 failed, 2 usage, 3 undecided: a person must look."""
+"""The command `llmprune`. Exit codes: 0 fine, 1 failed or broken, 2 usage, 3 undecided or
+changed: a person must look."""
 
 from __future__ import annotations
 
@@ -36,6 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     commands.add_parser("models", help="list the models that can be named without a path")
 
+    compared = commands.add_parser("compare", help="hold one record against another: what broke, healed, changed")
+    compared.add_argument("baseline", type=Path, help="the record to compare with")
+    compared.add_argument("candidate", type=Path, help="the record to judge")
+    compared.add_argument(
+        "--fail-on", action="append", default=[], metavar="MEASUREMENT:PERCENT", help="for example ppl:2%%; repeatable"
+    )
+
     report = commands.add_parser("report", help="show a record as a table, or as an HTML page")
     report.add_argument(
         "record", nargs="?", type=Path, help="a record's file; default: the newest one below this directory"
@@ -47,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given[:1] == ["gate"] and given[1:2] not in (["-h"], ["--help"]):
             return _gate(given[1:])
         options = parser.parse_args(given)
+        if options.command == "compare":
+            return _compare(options.baseline, options.candidate, options.fail_on)
         if options.command == "models":
             return _models()
         return _report(options.record, options.output)
@@ -85,6 +95,16 @@ def _gate(arguments: list[str]) -> int:
             if bad and not record.missing and all(item.verdicts for item in bad) and "fail" not in verdicts:
                 return UNDECIDED
     return code if code in (FINE, FAILED) else USAGE
+
+
+def _compare(baseline: Path, candidate: Path, fail_on: list[str]) -> int:
+    from .record.compare import compare, lines, parse_fail_on
+    from .record.store import read
+
+    comparison = compare(read(baseline), read(candidate), [parse_fail_on(text) for text in fail_on])
+    for text, _ in lines(comparison, str(baseline)):
+        print(text)
+    return {"safe": FINE, "broken": FAILED, "changed": UNDECIDED}[comparison.verdict]
 
 
 def _models() -> int:

@@ -246,7 +246,7 @@ def quality_gate(
         if any(verdict.outcome != PASS for verdict in verdicts):
             command = (
                 f"pytest {suites_argument()} --llm-model {llm_spec.name} --llmprune-prune {case.recipe}:{case.ratio:g}"
-                f" --llmprune-importance {case.importance} -k test_quality"
+                f" --llmprune-importance {case.importance}{llm_settings.arguments} -k test_quality"
             )
             pytest.fail(
                 failure_message(llm_record.key, verdicts, found.measurements, found.worst, command), pytrace=False

@@ -15,7 +15,7 @@ RECIPES = ("ffn", "heads", "kv-groups", "width", "all")
 IMPORTANCES = ("taylor", "magnitude", "random")
 WEIGHTS = ("pretrained", "random", "meta")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-PROFILES = ("smoke", "standard")
+PROFILES = ("smoke", "standard", "deep")
 DEVICES = ("auto", "cpu", "cuda", "cuda:N", "mps")
 TEXTS = ("builtin", "wikitext2")
 ALIAS = "--llm-model"
@@ -127,6 +127,21 @@ def _gate(text: str) -> Any:
     return parse_gate(text)
 
 
+def _fail_on(text: str) -> Any:
+    from .record.compare import parse_fail_on
+
+    return parse_fail_on(text)
+
+
+def _baseline(text: str) -> str:
+    from pathlib import Path
+
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise _error(f"{text!r}: there is no such record to compare with")
+    return str(path)
+
+
 def _switch(text: str) -> bool:
     values = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
     if text.lower() not in values:
@@ -187,7 +202,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "profile",
-        "how much to do: smoke (few windows, short continuations) or standard."
+        "how much to do: smoke (few windows, short continuations), standard, or deep (more windows, every importance,"
+        " the graphs of all published architectures at full size)."
         " Default: smoke for tiny, standard for others",
         "",
         _one_of(*PROFILES),
@@ -216,6 +232,23 @@ OPTIONS: tuple[Option, ...] = (
         "",
         _record_file,
         "FILE",
+    ),
+    Option(
+        "baseline",
+        "hold this run's record against the record in this file, item by item; what it has and this run lacks is a"
+        " failure",
+        "",
+        _baseline,
+        "FILE",
+    ),
+    Option(
+        "fail-on",
+        "with --llmprune-baseline: fail if a measurement is worse than the baseline's by more than a share, for"
+        " example ppl:2%% or prune-time:30%%. Repeatable",
+        "",
+        _fail_on,
+        "MEASUREMENT:PERCENT",
+        repeatable=True,
     ),
     Option("report", "write the run's report as one HTML page to this file", "", _record_file, "FILE.html"),
     Option("seed", "seed of random weights, random importance and sampled continuations", "0", _seed, "N"),

@@ -111,12 +111,15 @@ class Hooks:
     def check(self) -> None:
         """Find every mistake that can be found before anything runs."""
         from .errors import UserError
+        from .record.store import read
         from .session import check_store
 
         run = self.run
         if self.workerinput is None:
             try:
                 check_store(run.root)
+                if run.settings.baseline:
+                    read(run.settings.baseline)
             except UserError as error:
                 raise pytest.UsageError(str(error)) from None
 
@@ -158,7 +161,10 @@ class Hooks:
 
     def _reason_to_deselect(self, item: pytest.Item) -> str | None:
         spec = _parameters(item).get("llm_spec")
-        return self.run.reason_to_deselect(getattr(item, "fixturenames", ()), spec) if spec is not None else None
+        fixtures = getattr(item, "fixturenames", ())
+        if spec is None and "full_llama_graph" not in fixtures:
+            return None
+        return self.run.reason_to_deselect(fixtures, spec, of_suites=_is_of_suites(item))
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         ours = [item for item in session.items if _is_ours(item)]
@@ -240,8 +246,10 @@ def _parameters(item: pytest.Item) -> dict[str, Any]:
 def _is_ours(item: pytest.Item) -> bool:
     """Whether an item goes on record: a test of the suites, or one that uses a fixture that records."""
     fixtures: Sequence[str] = getattr(item, "fixturenames", ())
-    if "llm_record" in fixtures:
-        return True
+    return "llm_record" in fixtures or _is_of_suites(item)
+
+
+def _is_of_suites(item: pytest.Item) -> bool:
     if item.path.parent.name != "suites":
         return False
     from .resources import suites_dir

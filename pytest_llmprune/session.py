@@ -21,8 +21,10 @@ from .errors import UserError
 from .fixes.registry import FIXES, applicable
 from .models.spec import ModelSpec
 from .prune.recipes import Case
+from .record.compare import BROKEN, Comparison, compare
+from .record.compare import lines as comparison_lines
 from .record.schema import Item, Key, RunRecord, dumps
-from .record.store import Journal, store_dir, write_atomically
+from .record.store import Journal, read, store_dir, write_atomically
 from .settings import Settings
 
 PACKAGES = ("torch-pruning", "transformers", "torch", "tokenizers", "pytest", "pytest-xdist", "numpy")
@@ -39,6 +41,7 @@ class Run:
     is_worker: bool = False
     record_file: Path | None = None
     record: RunRecord | None = None
+    comparison: Comparison | None = None
     trouble: str = ""
 
     @classmethod
@@ -80,8 +83,11 @@ class Run:
         pairs = [(spec, case) for spec in self.settings.models for case in self.settings.cases(spec)]
         return ["llm_spec", "llm_case"], list(pairs), [f"{spec.label}-{case.label}" for spec, case in pairs]
 
-    def reason_to_deselect(self, fixtures: Sequence[str], spec: ModelSpec | None) -> str | None:
-        """Why an item can't run with the model it is parametrized by, or None."""
+    def reason_to_deselect(self, fixtures: Sequence[str], spec: ModelSpec | None, of_suites: bool) -> str | None:
+        """Why an item does not run: its model can't do it, or the profile leaves it out; or None."""
+        if of_suites and "full_llama_graph" in fixtures:
+            deep = any(self.settings.profile(model) == "deep" for model in self.settings.models)
+            return None if deep else "published architectures at full size: only in the deep profile"
         if spec is None or spec.weights == "pretrained":
             return None
         if spec.weights == "meta" and NEEDS_WEIGHTS & set(fixtures):
@@ -126,6 +132,9 @@ class Run:
             self.trouble, exit_status = f"{len(record.missing)} planned items did not finish", 1
         elif exit_status == 0 and all(item.outcome == "skipped" for item in record.items):
             self.trouble, exit_status = "every item was skipped: nothing was measured, so nothing has passed", 1
+        if self.settings.baseline:
+            self.comparison = compare(read(self.settings.baseline), record, self.settings.fail_on)
+            exit_status = exit_status or int(self.comparison.verdict == BROKEN)
         record = RunRecord(**{**vars(record), "exit_status": exit_status})
         self.record = record
         name = "-".join(spec.label for spec in self.settings.models)
@@ -150,6 +159,8 @@ class Run:
             result += list(lines(self.record, self._relative(self.record_file) if self.record_file else ""))
             if self.settings.report and not self.trouble:
                 result.insert(-1, (f"report: {self._relative(self.settings.report.resolve())}", ""))
+        if self.comparison is not None:
+            result[-1:-1] = comparison_lines(self.comparison, str(self.settings.baseline))
         if self.trouble:
             result.append((self.trouble, "red"))
         if not result and suite_asked and not self.is_worker:
@@ -174,6 +185,7 @@ class Run:
             "gates": [str(gate) for gate in s.gates],
             "seed": s.seed,
             "suites": resources.suites_argument(),
+            "arguments": s.arguments,
         }
 
 

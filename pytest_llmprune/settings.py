@@ -6,6 +6,7 @@ line that names the option.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Any
 from .errors import UserError
 from .models.layout import shape_of
 from .models.spec import ModelSpec, check, config_values
-from .options import OPTIONS, Option
+from .options import IMPORTANCES, OPTIONS, Option
 from .prune.recipes import Case, distinct
 from .quality.gate import Gate
+from .record.compare import FailOn
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,26 @@ class Settings:
     fixes: str
     gates: tuple[Gate, ...]
     record: Path | None
+    baseline: Path | None
+    fail_on: tuple[FailOn, ...]
     report: Path | None
     seed: int
     given: tuple[str, ...]
+
+    @property
+    def arguments(self) -> str:
+        """The flags, beside model, cases and importance, that another run needs to do the same."""
+        spec = self.models[0]
+        texts = {
+            "weights": spec.weights,
+            "device": spec.device,
+            "dtype": spec.dtype,
+            "text": self.text,
+            "profile": self.profile_asked,
+            "fixes": self.fixes,
+            "seed": str(self.seed),
+        }
+        return "".join(f" --llmprune-{name} {shlex.quote(texts[name])}" for name in texts if name in self.given)
 
     def profile(self, spec: ModelSpec) -> str:
         """smoke for the tiny model, standard for others, unless the user said which."""
@@ -45,8 +64,10 @@ class Settings:
         Where the config is not on this machine (a hub id), the ratios stand as asked. Raises UserError for a recipe the
         model does not admit.
         """
-        asked = self.prune or DEFAULT_CASES[self.profile(spec)]
-        cases = [Case(recipe, ratio, self.importance) for recipe, ratio in asked]
+        deep = self.profile(spec) == "deep"
+        asked = self.prune or DEFAULT_CASES["smoke" if spec.name == "tiny" else "standard"]
+        importances = IMPORTANCES if deep and "importance" not in self.given else (self.importance,)
+        cases = [Case(recipe, ratio, importance) for recipe, ratio in asked for importance in importances]
         values = config_values(spec)
         return tuple(dict.fromkeys(cases)) if values is None else distinct(shape_of(values), cases)
 
@@ -93,11 +114,18 @@ def settings_from(get_option: Callable[[str], Any], get_ini: Callable[[str], Any
         fixes=values["fixes"],
         gates=tuple(values["gate"]),
         record=Path(values["record"]) if values["record"] else None,
+        baseline=Path(values["baseline"]) if values["baseline"] else None,
+        fail_on=tuple(values["fail-on"]),
         report=Path(values["report"]) if values["report"] else None,
         seed=values["seed"],
         given=tuple(given),
     )
+    if settings.fail_on and not settings.baseline:
+        raise UserError("--llmprune-fail-on: it needs --llmprune-baseline to compare with")
+    labels = [spec.label for spec in specs]
     for spec in specs:
+        if labels.count(spec.label) > 1:
+            raise UserError(f"two models are called {spec.label!r}, so their results could not be told apart")
         check(spec)
         if spec.weights != "meta":
             settings.cases(spec)

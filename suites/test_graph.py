@@ -59,6 +59,14 @@ def test_neither_cache_nor_attention_kind_changes_the_groups_of_the_miniature(
         pytest.fail("the graph is not what the architecture implies:\n  " + "\n  ".join(found), pytrace=False)
 
 
+def test_a_published_architecture_at_full_size_has_the_groups_it_implies(full_llama_graph, llm_record):
+    groups = _groups(full_llama_graph)
+    llm_record.note(f"groups {fingerprint(groups)}")
+    found = list(differences(expected_groups(full_llama_graph.model.config), groups))
+    if found:
+        pytest.fail("the graph is not what the architecture implies:\n  " + "\n  ".join(found), pytrace=False)
+
+
 def test_a_model_without_a_traceable_output_is_refused(llm_fixes, llm_record):
     import torch
     import torch_pruning as tp

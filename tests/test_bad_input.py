@@ -33,6 +33,11 @@ OPTIONS = {
     "no gate": (["--llmprune-gate", "ppl_ratio"], "is no gate"),
     "seed": (["--llmprune-seed", "-3"], "'-3' is no seed"),
     "missing text": (["--llmprune-text", "none.txt"], "'none.txt' is neither builtin nor wikitext2 nor a file"),
+    "missing baseline": (["--llmprune-baseline", "none.json"], "'none.json': there is no such record"),
+    "baseline that is no record": (["--llmprune-baseline", "notes.txt"], "notes.txt: no record"),
+    "fail-on without a baseline": (["--llmprune-fail-on", "ppl:2%"], "it needs --llmprune-baseline"),
+    "fail-on that is no percentage": (["--llmprune-fail-on", "ppl:2"], "'2' is no percentage"),
+    "two models of one name": (["--llm-model", "broken", "--llm-model", "./broken"], "two models are called 'broken'"),
     "record in a missing directory": (["--llmprune-record", "none/r.json"], "the directory 'none' does not exist"),
     "record that is a directory": (["--llmprune-record", "."], "'.' is a directory"),
 }

@@ -33,6 +33,12 @@ def test_gate_report_and_models(llmprune, tmp_path):
     assert llmprune("report", "-o", "again.html").returncode == 0
     assert (tmp_path / "again.html").read_text() == (tmp_path / "r.html").read_text()
 
+    newest = str(next(tmp_path.glob(".llmprune/*/0001_tiny.json")).relative_to(tmp_path))
+    same = llmprune("compare", newest, newest, "--fail-on", "ppl:0.1%")
+    assert same.returncode == 0
+    assert same.stdout == f"safe against {newest}: 1 items compared\n"
+    assert llmprune("compare", newest, newest, "--fail-on", "trace-time:1%").returncode == 1
+
     models = llmprune("models")
     assert models.returncode == 0
     assert "meta-llama/Llama-2-7b-hf" in models.stdout
@@ -62,6 +68,7 @@ def test_a_gate_that_fails_exits_1_and_one_that_is_undecided_3(llmprune):
     [
         (("report", "none.json"), "llmprune: none.json: no record can be read: No such file or directory"),
         (("report",), "llmprune: no record under "),
+        (("compare", "a.json", "b.json"), "llmprune: a.json: no record can be read: No such file or directory"),
         (("report", "--colour"), "unrecognized arguments: --colour"),
         (("gate", "tinny"), "ERROR: unknown model 'tinny'"),
         (("gate", "--llmprune-prune", "ffn:2"), "the ratio 2 is not between 0 and 1"),

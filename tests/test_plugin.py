@@ -104,7 +104,7 @@ def test_meta_weights_run_the_graph_suite_alone_and_say_so(pytester):
     assert result.ret == 0
     record = read(latest(pytester.path))
     assert {item.key.suite for item in record.items} == {"test_graph"}
-    assert list(record.deselected) == ["meta weights: there is nothing to compute with"]
+    assert "meta weights: there is nothing to compute with" in record.deselected
     result.stdout.fnmatch_lines(["* deselected: meta weights: there is nothing to compute with"])
 
 
@@ -172,4 +172,36 @@ def test_help_fixtures_and_markers_speak_of_us(pytester):
     assert (
         "no docstring available"
         not in text.split("fixtures defined from pytest_llmprune")[1].split("fixtures defined from")[0]
+    )
+
+
+def test_a_baseline_is_held_against_the_run(pytester, plugin_args):
+    pytester.makepyfile(
+        """
+        import os
+
+        def test_one(llm_record):
+            llm_record.measure("ppl", float(os.environ.get("PPL", "50")))
+
+        def test_two(llm_record):
+            pass
+        """
+    )
+    assert pytester.runpytest_subprocess("--llmprune-record", "base.json").ret == 0
+    against = ("--llmprune-baseline", "base.json", *plugin_args)
+    same = pytester.runpytest_subprocess(*against, "--llmprune-fail-on", "ppl:1%")
+    assert same.ret == 0
+    same.stdout.fnmatch_lines(["safe against base.json: 2 items compared"])
+
+    fewer = pytester.runpytest_subprocess(*against, "-k", "one")
+    assert fewer.ret == 1
+    fewer.stdout.fnmatch_lines(
+        ["broken: *::test_two[[][]]: is not in the candidate", "broken against base.json: 1 items*"]
+    )
+
+    pytester._monkeypatch.setenv("PPL", "60")
+    worse = pytester.runpytest_subprocess(*against, "--llmprune-fail-on", "ppl:1%")
+    assert worse.ret == 1
+    worse.stdout.fnmatch_lines(
+        ["*ppl 50 before, 60 now: 20% worse, more than 1%", "broken against base.json: 2 items*"]
     )

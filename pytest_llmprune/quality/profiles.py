@@ -35,8 +35,9 @@ class Profile:
 
 
 def profile(name: str, *, tiny: bool, seed: int = 0) -> Profile:
-    """The profile `smoke` or `standard`; the tiny model, which knows nothing else, continues Shakespeare. `seed`: of
-    sampled continuations.
+    """The profile of that name: `smoke`, `standard` or `deep`. `seed`: of sampled continuations.
+
+    The tiny model, which knows nothing else, continues Shakespeare.
     """
     prompts = shipped_prompts("shakespeare" if tiny else "english")
     text = builtin(CALIBRATION)
@@ -48,7 +49,7 @@ def profile(name: str, *, tiny: bool, seed: int = 0) -> Profile:
             Calibration(text, windows=8, length=256),
         )
     return Profile(
-        PerplexityProtocol(window=512, stride=512, windows=12),
+        PerplexityProtocol(window=512, stride=512, windows=48 if name == "deep" else 12),
         CoherenceProtocol(prompts, new_tokens=40, seed=seed),
         SpeedProtocol(),
         Calibration(text, windows=8, length=256),

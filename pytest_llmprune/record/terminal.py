@@ -57,7 +57,7 @@ def next_command(record: RunRecord, file: str) -> str:
             f" --llmprune-prune {key.recipe}:{key.ratio:g} --llmprune-importance {key.importance}" if key.recipe else ""
         )
         model = f" --llm-model {record.settings['spec_of'].get(key.model, key.model)}" if key.model else ""
-        return f"pytest {record.settings['suites']}{model}{case} -k {key.test}"
+        return f"pytest {record.settings['suites']}{model}{case}{record.settings['arguments']} -k {key.test}"
     return f"llmprune report {file or ''}".strip()
 
 

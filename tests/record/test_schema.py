@@ -33,7 +33,14 @@ ITEM = Item(
     "d.json",
 )
 RECORD = RunRecord(
-    {"torch": "2"}, {"suites": "suites", "spec_of": {}}, ("gqa-map",), (KEY,), (ITEM,), {"meta": 2}, "now", 1
+    {"torch": "2"},
+    {"suites": "suites", "spec_of": {}, "arguments": " --llmprune-seed 3"},
+    ("gqa-map",),
+    (KEY,),
+    (ITEM,),
+    {"meta": 2},
+    "now",
+    1,
 )
 
 

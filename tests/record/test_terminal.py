@@ -31,10 +31,8 @@ def test_a_failure_shows_value_interval_and_threshold():
 
 
 def test_the_last_line_is_a_command_that_repeats_what_failed():
-    assert (
-        _text(JUDGED)[-1]
-        == "next: pytest suites --llm-model tiny --llmprune-prune ffn:0.2 --llmprune-importance taylor -k test_quality"
-    )
+    case = "--llm-model tiny --llmprune-prune ffn:0.2 --llmprune-importance taylor"
+    assert _text(JUDGED)[-1] == f"next: pytest suites {case} --llmprune-seed 3 -k test_quality"
     passed = replace(JUDGED, items=(replace(ITEM, outcome="passed", verdicts=()),), exit_status=0)
     assert _text(passed)[-1] == "next: llmprune report r.json"
 
