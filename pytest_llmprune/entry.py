@@ -26,6 +26,7 @@ def load(name: str) -> Any:
 
 
 def pytest_addoption(pluginmanager: Any) -> None:
+    load("words")
     load("options")
     load("markers")
     pluginmanager.register(load("plugin"), "llmprune-plugin")

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from .prune.apply import PrunedModel
     from .prune.recipes import Case
     from .quality.assess import Dense
-    from .session import Recorder, Run
+    from .record.recorder import Recorder
+    from .session import Run
     from .settings import Settings
 
 
@@ -231,8 +232,8 @@ def quality_gate(
     """
     from .quality.assess import assess
     from .quality.gate import PASS, gates_for, judge
+    from .record.recorder import failure_message
     from .resources import suites_argument
-    from .session import failure_message
 
     def gate(pruned: PrunedModel) -> dict[str, float]:
         case = pruned.plan.case

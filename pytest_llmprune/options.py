@@ -8,16 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .words import DEVICES, DTYPES, IMPORTANCES, PROFILES, RECIPES, TEXTS, WEIGHTS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RECIPES = ("ffn", "heads", "kv-groups", "width", "all")
-IMPORTANCES = ("taylor", "magnitude", "random")
-WEIGHTS = ("pretrained", "random", "meta")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-PROFILES = ("smoke", "standard", "deep")
-DEVICES = ("auto", "cpu", "cuda", "cuda:N", "mps")
-TEXTS = ("builtin", "wikitext2")
 ALIAS = "--llm-model"
 
 

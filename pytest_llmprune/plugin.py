@@ -18,7 +18,8 @@ from .options import ALIAS, OPTIONS
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from .session import Recorder, Run
+    from .record.recorder import Recorder
+    from .session import Run
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -178,7 +179,7 @@ class Hooks:
 
     def recorder(self, item: pytest.Item) -> Recorder:
         """The recorder of a test, made at the first call."""
-        from .session import Recorder
+        from .record.recorder import Recorder
 
         if _recorder not in item.stash:
             item.stash[_recorder] = Recorder(_key(item), self.run.journal)
@@ -258,7 +259,7 @@ def _is_of_suites(item: pytest.Item) -> bool:
 
 
 def _key(item: pytest.Item) -> Any:
-    from .session import key_of
+    from .record.recorder import key_of
 
     test = getattr(item, "originalname", None) or item.name
     owner = getattr(item, "cls", None)

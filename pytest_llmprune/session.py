@@ -6,28 +6,23 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from . import __version__, resources
+from . import resources
 from .errors import UserError
 from .fixes.registry import FIXES, applicable
 from .models.spec import ModelSpec
-from .prune.recipes import Case
 from .record.compare import BROKEN, Comparison, compare
 from .record.compare import lines as comparison_lines
+from .record.environment import PACKAGES, environment
 from .record.schema import Item, Key, RunRecord, dumps
 from .record.store import Journal, read, store_dir, write_atomically
 from .settings import Settings
 
-PACKAGES = ("torch-pruning", "transformers", "torch", "tokenizers", "pytest", "pytest-xdist", "numpy")
 NEEDS_WEIGHTS = frozenset({"llm_pruned", "llm_prune", "llm_model", "llm_tokenizer", "quality_gate"})
 
 
@@ -199,33 +194,6 @@ def _fixes_that_ran(journal: Journal) -> tuple[str, ...]:
     return tuple(json.loads(file.read_text())["fixes"]) if file.is_file() else ()
 
 
-def environment(root: Path | None = None) -> dict[str, str]:
-    """Versions, machine and, with `root`, the commit of what is checked out there. Imports nothing heavy."""
-    values = {
-        "llmprune": __version__,
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-    }
-    for package in PACKAGES:
-        try:
-            values[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    values["cpus"] = str(os.cpu_count())
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        values["gpu"] = torch.cuda.get_device_name(0)
-    if root is not None:
-        try:
-            git = ["git", "-C", str(root), "rev-parse", "HEAD"]
-            commit = subprocess.run(git, capture_output=True, text=True, timeout=10, check=False).stdout.strip()
-        except (OSError, subprocess.TimeoutExpired):
-            commit = ""
-        if commit:
-            values["commit"] = commit
-    return values
-
-
 def check_store(root: Path) -> None:
     """Raise UserError, before any work is done, if records can't be kept under `root`."""
     folder = store_dir(root)
@@ -235,109 +203,3 @@ def check_store(root: Path) -> None:
         raise UserError(f"no record can be kept under {folder}: {error.strerror}") from None
     if not os.access(folder, os.W_OK):
         raise UserError(f"no record can be kept under {folder}: no permission to write there")
-
-
-class Recorder:
-    """What one test says of itself: the fixture `llm_record`."""
-
-    def __init__(self, key: Key, journal: Journal) -> None:
-        self.key = key
-        self._journal = journal
-        self._measurements: dict[str, float] = {}
-        self._intervals: dict[str, tuple[float, float]] = {}
-        self._verdicts: tuple[dict[str, Any], ...] = ()
-        self._protocol: dict[str, Any] = {}
-        self._notes: tuple[str, ...] = ()
-        self._worst = ""
-        self._details = ""
-
-    def measure(self, name: str, value: float, interval: tuple[float, float] | None = None) -> None:
-        """Record a measurement. Raises CheckFailed if it is NaN or infinite: such a number measures nothing."""
-        import math
-
-        from .errors import CheckFailed
-
-        if not all(math.isfinite(v) for v in (value, *(interval or ()))):
-            raise CheckFailed(f"{self.key}: {name} is {value}, which is no measurement")
-        self._measurements[name] = value
-        if interval is not None:
-            self._intervals[name] = interval
-
-    def note(self, text: str) -> None:
-        """Record a remark."""
-        self._notes += (text,)
-
-    def judge(self, verdicts: Sequence[Any], protocol: dict[str, Any], worst: str, details: dict[str, Any]) -> None:
-        """Record verdicts with the protocol they were reached under, the worst continuation's text, and a sidecar of
-        details.
-        """
-        self._verdicts = tuple(verdict.to_json() for verdict in verdicts)
-        self._protocol, self._worst = protocol, worst
-        self._details = self._journal.details(str(self.key), details)
-
-    def item(self, outcome: str = "", seconds: float = 0.0) -> Item:
-        """What was recorded so far."""
-        return Item(
-            self.key,
-            outcome,
-            seconds,
-            dict(self._measurements),
-            dict(self._intervals),
-            self._verdicts,
-            self._protocol,
-            self._notes,
-            self._worst,
-            self._details,
-        )
-
-
-def key_of(module: str, test: str, parameters: dict[str, Any]) -> Key:
-    """The key of a test: `module` is its file's stem; parameters other than model and case make its variant."""
-    spec, case = parameters.get("llm_spec"), parameters.get("llm_case")
-    others = [str(value) for name, value in parameters.items() if name not in ("llm_spec", "llm_case")]
-    return Key(
-        suite=module,
-        test=test,
-        model=spec.label if isinstance(spec, ModelSpec) else "",
-        recipe=case.recipe if isinstance(case, Case) else "",
-        ratio=case.ratio if isinstance(case, Case) else 0.0,
-        importance=case.importance if isinstance(case, Case) else "",
-        variant="-".join(others),
-    )
-
-
-def failure_message(key: Key, verdicts: Sequence[Any], measurements: dict[str, float], worst: Any, command: str) -> str:
-    """Why a gate failed: every verdict with dense, pruned, ratio, threshold and interval, the worst continuation, and
-    what to type.
-    """
-    from .record.terminal import explain
-
-    bad = [verdict for verdict in verdicts if verdict.outcome != "pass"]
-    lines = [
-        f"{key.recipe} at {key.ratio:g} by {key.importance} on {key.model}:"
-        f" {len(bad)} of {len(verdicts)} gates not passed"
-    ]
-    lines += [f"  {explain(verdict.to_json())}" for verdict in verdicts]
-    for name in ("ppl", "coherence"):
-        before, after = measurements.get(f"dense.{name}"), measurements.get(name)
-        if before is not None and after is not None:
-            lines.append(f"  {name}: dense {before:.4g}, pruned {after:.6g}")
-    lines += [
-        f"  the worst continuation ({worst.kind}, score {worst.score:.2f}): {worst.prompt!r}",
-        f"    {worst.text!r}",
-    ]
-    loosened = " ".join(
-        f"--llmprune-gate '{v.measurement}{v.operator}{_accepting(v):.3g}'" for v in bad if v.value == v.value
-    )
-    lines += [f"to repeat: {command}", f"to accept: {command} {loosened}"]
-    return "\n".join(lines)
-
-
-def _accepting(verdict: Any) -> float:
-    """A threshold that the interval lies within, rounded to the safe side."""
-    edge = verdict.value
-    if verdict.operator == "<=":
-        edge = verdict.high if verdict.high is not None else edge
-        return float(edge) * 1.01
-    edge = verdict.low if verdict.low is not None else edge
-    return float(edge) * 0.99

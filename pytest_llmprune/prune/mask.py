@@ -29,6 +29,8 @@ def mask(model: PreTrainedModel, plan: PruningPlan) -> None:
         layer = by_layer[removal.module.rsplit(".", 2)[0]]
         reader = layer.down if plan.case.recipe == "ffn" else layer.o
         columns = list(removal.indices)
+        if removal.module.endswith("gate_up_proj"):  # gate and up stand one after the other
+            columns = sorted({index % plan.shape.ffn for index in columns})
         if removal.module.endswith(("k_proj", "v_proj")):
             columns = [column for index in columns for column in _query_channels(index, plan)]
         with torch.no_grad():

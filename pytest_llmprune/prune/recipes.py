@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import UserError
 from ..models.layout import Shape
-from ..options import RECIPES
+from ..words import RECIPES
 
 
 @dataclass(frozen=True)
