@@ -77,6 +77,7 @@ class Hooks:
         self.workerinput: dict[str, Any] | None = getattr(config, "workerinput", None)
         self._run: Run | None = None
         self._asked: bool | None = None
+        self._journal: str | None = None
         self._deselected: dict[str, int] = {}
 
     @property
@@ -91,8 +92,8 @@ class Hooks:
                 settings = settings_from(lambda dest: getattr(self.config.option, dest, None), self.config.getini)
             except UserError as error:
                 raise pytest.UsageError(str(error)) from None
-            journal = self.workerinput["llmprune_journal"] if self.workerinput else None
-            self._run = Run.start(settings, self.config.invocation_params.dir, journal)
+            is_worker = self.workerinput is not None
+            self._run = Run.start(settings, self.config.invocation_params.dir, self.journal, is_worker)
         return self._run
 
     def is_asked(self) -> bool:
@@ -127,16 +128,19 @@ class Hooks:
     def pytest_report_header(self) -> list[str]:
         return self.run.header(self.config.stash.get(_alias_taken, False)) if self.is_asked() else []
 
+    @property
+    def journal(self) -> str:
+        """The journal's folder, named once: workers, also those that replace a dead one, share the main's."""
+        if self._journal is None:
+            from .record.store import Journal
+
+            shared = (self.workerinput or {}).get("llmprune_journal")
+            self._journal = shared or str(Journal.new(self.config.invocation_params.dir).folder)
+        return self._journal
+
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        node.workerinput["llmprune_journal"] = (
-            str(self.run.journal.folder) if self.is_asked() else self._fallback_journal()
-        )
-
-    def _fallback_journal(self) -> str:
-        from .record.store import Journal
-
-        return str(Journal.new(self.config.invocation_params.dir).folder)
+        node.workerinput["llmprune_journal"] = self.journal
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "llm_spec" in metafunc.fixturenames:

@@ -40,11 +40,9 @@ class Run:
     trouble: str = ""
 
     @classmethod
-    def start(cls, settings: Settings, root: Path, journal: str | None) -> Run:
-        """journal: the folder that the main process chose, if this is a worker."""
-        return cls(
-            settings, root, Journal(Path(journal)) if journal else Journal.new(root), is_worker=journal is not None
-        )
+    def start(cls, settings: Settings, root: Path, journal: str, is_worker: bool) -> Run:
+        """journal: the folder that the main process chose."""
+        return cls(settings, root, Journal(Path(journal)), is_worker)
 
     def header(self, given_alias_taken: bool) -> list[str]:
         """Lines for the header: models, versions and fixes. Reads files and metadata; imports nothing heavy."""
