@@ -111,7 +111,8 @@ def _models() -> int:
     from .models import catalog, smollm2
 
     try:
-        smollm2_state = f"converted: {smollm2.checkpoint_if_cached() or smollm2.find_gguf()}"
+        cached = smollm2.checkpoint_if_cached()
+        smollm2_state = f"converted: {cached}" if cached else f"installed: {smollm2.find_gguf()}"
     except UserError as error:
         smollm2_state = str(error)
     rows = [("tiny", "1.9M", "shipped"), ("smollm2", "134.5M", smollm2_state)]

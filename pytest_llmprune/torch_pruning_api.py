@@ -70,14 +70,14 @@ def make_importance(name: str) -> Any:
     raise UserError(f"torch-pruning {version()} has no importance {name}")
 
 
-def out_channels(module: nn.Module) -> Any:
+def out_channels() -> Any:
     """The pruning function that removes output channels of a Linear layer."""
     import torch_pruning as tp
 
     return tp.prune_linear_out_channels
 
 
-def in_channels(module: nn.Module) -> Any:
+def in_channels() -> Any:
     """The pruning function that removes input channels of a Linear layer."""
     import torch_pruning as tp
 

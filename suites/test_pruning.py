@@ -12,7 +12,11 @@ from pytest_llmprune.prune.checkpoint import logits_in_fresh_process, save
 from pytest_llmprune.prune.mask import MASKABLE, mask
 from pytest_llmprune.quality.cost import size_of
 
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
+# of the largest logit, where nothing but rounding may differ; other precisions: LOW_PRECISION
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-8}
+# masked and pruned models sum in another order in every layer: SmolLM2, 30 layers, wrecked by magnitude, showed 2e-5
+MASK_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
+LOW_PRECISION = 5e-2
 
 
 def _ids(model, length=16):
@@ -35,7 +39,7 @@ def test_pruned_equals_masked(llm_dense, llm_pruned, llm_case, llm_record):
     scale = wanted.abs().max().item()
     error, effect = (wanted - found).abs().max().item() / scale, (wanted - dense).abs().max().item() / scale
     llm_record.measure("mask_error", error)
-    tolerance = TOLERANCE.get(llm_dense.dtype, 5e-2)
+    tolerance = MASK_TOLERANCE.get(llm_dense.dtype, LOW_PRECISION)
     assert error < tolerance, (
         f"pruned and masked logits differ by {error:.2g} of their largest value, more than {tolerance:g}"
     )
@@ -69,7 +73,7 @@ def test_pruned_generates_with_a_cache_what_it_generates_without(llm_pruned, llm
     step_by_step = torch.stack(cached.logits, dim=1).float()[:, : again.shape[1]]
     assert cached.sequences.shape[1] > length
     scale = again.abs().max()
-    assert (again - step_by_step).abs().max() / scale < TOLERANCE.get(llm_pruned.model.dtype, 5e-2) * 10
+    assert (again - step_by_step).abs().max() / scale < TOLERANCE.get(llm_pruned.model.dtype, LOW_PRECISION) * 10
 
 
 def test_pruned_has_gradients_everywhere(llm_pruned, llm_record):
@@ -96,7 +100,7 @@ def test_pruned_reloads_in_a_fresh_process_with_equal_logits(llm_pruned, llm_rec
     wanted = _logits(copy.deepcopy(llm_pruned.model).cpu(), ids.cpu())
     error = ((wanted - found.float()).abs().max() / wanted.abs().max()).item()
     llm_record.measure("reload_error", error)
-    assert error < TOLERANCE.get(llm_pruned.model.dtype, 5e-2), (
+    assert error < TOLERANCE.get(llm_pruned.model.dtype, LOW_PRECISION), (
         f"logits differ by {error:.2g} of their largest value after reloading"
     )
     assert tied == llm_pruned.model.config.tie_word_embeddings

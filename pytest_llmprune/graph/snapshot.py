@@ -54,7 +54,7 @@ def groups_of(graph: Any, ignored: tuple[Any, ...] = (), *, every_root: bool = F
             continue
         if not every_root and graph._module2name[module] in covered:
             continue
-        group = graph.get_pruning_group(module, out_channels(module), list(range(module.out_features)))
+        group = graph.get_pruning_group(module, out_channels(), list(range(module.out_features)))
         members: list[Member] = []
         for dep, idxs in group:
             name = _name(graph, dep.target.module)

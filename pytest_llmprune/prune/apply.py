@@ -60,7 +60,7 @@ def apply_plan(model: PreTrainedModel, graph: Any, plan: PruningPlan) -> None:
     """
     for removal in plan.removals:
         module = model.get_submodule(removal.module)
-        prune_channels = out_channels(module) if removal.out else in_channels(module)
+        prune_channels = out_channels() if removal.out else in_channels()
         graph.get_pruning_group(module, prune_channels, list(removal.indices)).prune()
     synchronise(model)
     _check_sizes(model, plan)

@@ -121,7 +121,7 @@ def _kv_groups(
         if kv_scores is not None:
             scores = kv_scores[layer.name]
         else:
-            group = pruner.DG.get_pruning_group(layer.k, out_channels(layer.k), list(range(layer.k.out_features)))
+            group = pruner.DG.get_pruning_group(layer.k, out_channels(), list(range(layer.k.out_features)))
             scores = pruner.importance(group).reshape(shape.kv_heads, -1).mean(dim=1)
         weakest = scores.argsort()[:removed].tolist()
         indices = [head * shape.head_dim + i for head in weakest for i in range(shape.head_dim)]

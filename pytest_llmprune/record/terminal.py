@@ -24,7 +24,7 @@ COLUMNS = (
 MARKUP = {"pass": "green", "fail": "red", "undecided": "yellow"}
 
 
-def lines(record: RunRecord, file: str, *, width: int = 100) -> Iterator[tuple[str, str]]:
+def lines(record: RunRecord, file: str) -> Iterator[tuple[str, str]]:
     """(text, colour) for each line of the summary; colour is green, red, yellow or empty. `file`: where the record was
     written.
     """
