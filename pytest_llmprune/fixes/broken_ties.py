@@ -23,6 +23,7 @@ FIX = Fix(
     id="broken-ties",
     symptom="tied lm_head and embedding are two tensors after pruning the hidden size",
     upstream=(),
+    affected=("torch-pruning>=1.3.7",),
     probe=_probe,
     edits=(
         Edit(

@@ -46,6 +46,7 @@ FIX = Fix(
     id="gqa-map",
     symptom="grouped-query attention: kv channels duplicated or negative, a kv head goes with any one of its query heads",
     upstream=(),
+    affected=("torch-pruning>=1.2.5",),
     probe=_probe,
     additions=(Addition("dependency.index_mapping", HELPER),),
     edits=(

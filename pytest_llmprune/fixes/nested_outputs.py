@@ -63,6 +63,7 @@ FIX = Fix(
     id="nested-outputs",
     symptom="tracing raises \"'tuple' object has no attribute 'grad_fn'\" for a model that returns a cache, a dataclass or None",
     upstream=(455, 461, 467),
+    affected=("torch-pruning>=1.2.5",),
     probe=_probe,
     additions=(Addition("dependency.graph", COLLECT),),
     edits=(

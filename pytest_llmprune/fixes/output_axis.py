@@ -53,6 +53,7 @@ FIX = Fix(
     id="output-axis",
     symptom="a group that reaches an output with no channels on its second axis (a sliding-window cache) is skipped silently",
     upstream=(),
+    affected=("torch-pruning>=1.5.3",),
     probe=_probe,
     requires=("unsigned-dim",),
     edits=(

@@ -60,6 +60,7 @@ class Fix:
     """The smallest patch that removes one defect.
 
     id: as in the defect registry. symptom: one line. upstream: issue numbers of VainF/Torch-Pruning.
+    affected: requirements that hold, all of them, where the defect was found by probing, e.g. `torch-pruning>=1.5.3`.
     probe: says whether the defect shows on the torch_pruning that is loaded, patched or not; builds a toy model,
     milliseconds.
     requires: ids of fixes that this one builds on.
@@ -68,6 +69,7 @@ class Fix:
     id: str
     symptom: str
     upstream: tuple[int, ...]
+    affected: tuple[str, ...]
     edits: tuple[Edit, ...]
     probe: Callable[[], bool]
     additions: tuple[Addition, ...] = ()

@@ -66,6 +66,7 @@ FIX = Fix(
     id="qk-norm",
     symptom="heads of models that norm q and k by head (Qwen3) are never pruned, and pruning one directly empties the norm",
     upstream=(),
+    affected=("torch-pruning>=1.2.5",),
     probe=_probe,
     additions=(Addition("dependency.graph", UNLINK),),
     edits=(

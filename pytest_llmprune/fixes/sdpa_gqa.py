@@ -41,6 +41,7 @@ FIX = Fix(
     id="sdpa-gqa",
     symptom="grouped-query attention in sdpa form: the wrong heads are ranked and removed, or the view of the output fails",
     upstream=(516,),
+    affected=("torch-pruning>=1.5.2", "transformers>=5.0"),
     probe=_probe,
     requires=("gqa-map",),
     additions=(Addition("dependency.index_mapping", MAPPING),),

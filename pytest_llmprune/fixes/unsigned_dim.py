@@ -43,6 +43,7 @@ FIX = Fix(
     id="unsigned-dim",
     symptom="propagation never returns: indices grow along RoPE's concatenation or the cache's",
     upstream=(527, 474, 456),
+    affected=("torch-pruning>=1.5.3",),
     probe=_probe,
     additions=(Addition("dependency.shape_infer", HELPER),),
     edits=(
