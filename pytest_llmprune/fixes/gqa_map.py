@@ -9,6 +9,7 @@ tracing.
 
 from __future__ import annotations
 
+from .indices import INDICES
 from .patch import Addition, Edit, Fix
 
 HELPER = '''
@@ -48,7 +49,7 @@ FIX = Fix(
     upstream=(),
     affected=("torch-pruning>=1.2.5",),
     probe=_probe,
-    additions=(Addition("dependency.index_mapping", HELPER),),
+    additions=(INDICES, Addition("dependency.index_mapping", HELPER)),
     edits=(
         Edit(
             module="dependency.index_mapping",
@@ -61,22 +62,21 @@ FIX = Fix(
                 new_idxs = []
             """,
             new="""
+            roots = dict(zip(_helpers.to_plain_idxs(idxs), _helpers.to_root_idxs(idxs)))
+            new_roots = {}
             if self.reverse == True:
-                copies = {}
-                for i in idxs:
-                    kv_idx = i.idx // (head_dim * repeat) * head_dim + i.idx % head_dim
-                    copies.setdefault(kv_idx, {})[i.idx] = i.root_idx
-                new_idxs = []
-                for kv_idx, roots in sorted(copies.items()):
-                    if len(roots) == repeat:
-                        root_idx = roots.popitem()[1] if len(set(roots.values())) == 1 else None
-                        new_idxs.append(_helpers._HybridIndex(idx=kv_idx, root_idx=root_idx))
+                for first in sorted(idx for idx in roots if idx // head_dim % repeat == 0):
+                    of_copies = [roots.get(first + copy * head_dim, -1) for copy in range(repeat)]
+                    if -1 not in of_copies:
+                        kv_idx = first // (head_dim * repeat) * head_dim + first % head_dim
+                        new_roots[kv_idx] = of_copies[0] if len(set(of_copies)) == 1 else None
             else:
-                new_idxs = sorted(
-                    _helpers._HybridIndex(idx=(i.idx // head_dim * repeat + copy) * head_dim + i.idx % head_dim, root_idx=i.root_idx)
-                    for i in idxs if i.root_idx is not None
-                    for copy in range(repeat)
-                )
+                for idx in sorted(roots):
+                    if roots[idx] is not None:
+                        first = idx // head_dim * repeat * head_dim + idx % head_dim
+                        new_roots.update((first + copy * head_dim, roots[idx]) for copy in range(repeat))
+                new_roots = dict(sorted(new_roots.items()))
+            new_idxs = _helpers._HybridIndices(list(new_roots), list(new_roots.values()))
             """,
         ),
         Edit(

@@ -43,7 +43,7 @@ class Edit:
 
 @dataclass(frozen=True)
 class Addition:
-    """A function that a fix adds to a module of torch_pruning; its name must be new there."""
+    """A function or class that a fix adds to a module of torch_pruning; its name must be new there."""
 
     module: str
     source: str
@@ -51,7 +51,7 @@ class Addition:
     @property
     def name(self) -> str:
         definition = ast.parse(self.source).body[0]
-        assert isinstance(definition, ast.FunctionDef)
+        assert isinstance(definition, ast.FunctionDef | ast.ClassDef)
         return definition.name
 
 
@@ -205,18 +205,22 @@ class Patcher:
         original = vars(owner)[name]
         replacement = _compiled(source, module, name)
         replacement.__qualname__ = function
-        # `from .module import function` elsewhere holds its own reference: replace that too
-        holders = [owner] if owners else _holders(original, name)
-        for holder in holders:
-            self._originals.append((holder, name, original))
-            setattr(holder, name, replacement)
+        for holder, held_as in [(owner, name) for name in _names(owner, original)] if owners else _holders(original):
+            self._originals.append((holder, held_as, original))
+            setattr(holder, held_as, replacement)
 
 
-def _holders(function: Any, name: str) -> list[Any]:
+def _names(owner: Any, function: Any) -> list[str]:
+    """The names under which a class or module holds a function: `prune_in_channels = prune_out_channels` is one more."""
+    return [name for name, value in vars(owner).items() if value is function]
+
+
+def _holders(function: Any) -> list[tuple[ModuleType, str]]:
+    """Every module of torch_pruning that holds a function, by `from .module import function` say, and the name there."""
     import sys
 
-    modules = [m for key, m in list(sys.modules.items()) if key.split(".")[0] == "torch_pruning"]
-    return [m for m in modules if vars(m).get(name) is function]
+    modules = [m for key, m in list(sys.modules.items()) if key.split(".")[0] == "torch_pruning" and m is not None]
+    return [(module, name) for module in modules for name in _names(module, function)]
 
 
 def _compiled(source: str, module: ModuleType, name: str) -> Any:

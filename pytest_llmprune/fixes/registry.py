@@ -15,7 +15,17 @@ class RefusedFix(UserError):
     """A fix was asked for that does not know the installed torch-pruning's source."""
 
 
-_MODULES = ("nested_outputs", "unsigned_dim", "gqa_map", "sdpa_gqa", "qk_norm", "output_axis", "broken_ties")
+_MODULES = (
+    "nested_outputs",
+    "unsigned_dim",
+    "gqa_map",
+    "sdpa_gqa",
+    "qk_norm",
+    "output_axis",
+    "broken_ties",
+    "stale_split",
+    "quadratic_graph",
+)
 
 FIXES: dict[str, Fix] = {fix.id: fix for fix in (import_module(f".{name}", __package__).FIX for name in _MODULES)}
 
@@ -52,9 +62,8 @@ def apply(ids: Iterable[str] | None = None) -> tuple[str, ...]:
         if chosen != _active:
             _active = ()
             fixes = [FIXES[id] for id in chosen]
-            _patcher.install(
-                [edit for fix in fixes for edit in fix.edits], [addition for fix in fixes for addition in fix.additions]
-            )
+            additions = dict.fromkeys(addition for fix in fixes for addition in fix.additions)  # fixes may share one
+            _patcher.install([edit for fix in fixes for edit in fix.edits], additions)
             _active = chosen
     return chosen
 

@@ -10,15 +10,15 @@ if TYPE_CHECKING:
 HEAD_DIM = 4
 
 
-def llama(heads: int, kv_heads: int, attention: str = "eager", tied: bool = False) -> PreTrainedModel:
-    """A one-layer Llama with heads of `HEAD_DIM` channels."""
+def llama(heads: int, kv_heads: int, attention: str = "eager", tied: bool = False, layers: int = 1) -> PreTrainedModel:
+    """A Llama with heads of `HEAD_DIM` channels."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
         vocab_size=16,
         hidden_size=heads * HEAD_DIM,
         intermediate_size=24,
-        num_hidden_layers=1,
+        num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,
         tie_word_embeddings=tied,

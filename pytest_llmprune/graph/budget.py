@@ -59,27 +59,41 @@ def propagation_budget(steps_per_edge: int = STEPS_PER_EDGE) -> Iterator[None]:
 
 class _Budget:
     def __init__(self, graph: Any, steps_per_edge: int) -> None:
-        edges = sum(len(node.dependencies) for node in graph.module2node.values())
         self.graph = graph
-        self.steps = max(MINIMUM_STEPS, steps_per_edge * edges)
+        self.steps_per_edge = steps_per_edge
+        self.steps: int | None = None  # counted when a group is large: most are not
+        self.ranges: dict[int, tuple[Any, int, int]] = {}  # by id: steps that change no index share one list
 
     def check(self, group: Any) -> None:
         items = group.items
         dep, idxs = items[-1]
-        if len(items) > self.steps:
+        if len(items) > MINIMUM_STEPS and len(items) > self._limit():
             raise RunawayPropagation(
                 f"propagation from {_label(items[0][0])} took more than {self.steps:,} steps\n{_report(items)}"
             )
         width = self._width(dep)
         if width is not None and idxs:
-            indices = [getattr(i, "idx", i) for i in idxs]
-            wrong = max(indices) if max(indices) >= width else min(indices)
+            smallest, largest = self._range(idxs)
+            wrong = largest if largest >= width else smallest
             if not 0 <= wrong < width:
                 raise RunawayPropagation(
                     f"propagation from {_label(items[0][0])} reached index {wrong} of {_label(dep)},"
                     f" which is {width} wide,"
                     f" after {len(items):,} steps\n{_report(items)}"
                 )
+
+    def _limit(self) -> int:
+        if self.steps is None:
+            self.steps = self.steps_per_edge * sum(len(node.dependencies) for node in self.graph.module2node.values())
+        return self.steps
+
+    def _range(self, idxs: Any) -> tuple[int, int]:
+        if id(idxs) not in self.ranges:
+            from torch_pruning._helpers import to_plain_idxs
+
+            indices = to_plain_idxs(idxs)
+            self.ranges[id(idxs)] = (idxs, min(indices), max(indices))
+        return self.ranges[id(idxs)][1:]
 
     def _width(self, dep: Any) -> int | None:
         import torch

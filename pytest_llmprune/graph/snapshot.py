@@ -56,11 +56,14 @@ def groups_of(graph: Any, ignored: tuple[Any, ...] = (), *, every_root: bool = F
             continue
         group = graph.get_pruning_group(module, out_channels(), list(range(module.out_features)))
         members: list[Member] = []
+        digests: dict[int, str] = {}
         for dep, idxs in group:
             name = _name(graph, dep.target.module)
             if name is not None:
                 side = "out" if graph.is_out_channel_pruning_fn(dep.handler) else "in"
-                members.append(Member(name, side, len(idxs), _digest(sorted(idxs))))
+                if id(idxs) not in digests:  # members of one group often share their list
+                    digests[id(idxs)] = _digest(sorted(idxs))
+                members.append(Member(name, side, len(idxs), digests[id(idxs)]))
         covered |= {member.name for member in members if member.side == "out"}
         identity = frozenset((member.name, member.side) for member in members)
         if identity not in seen:
