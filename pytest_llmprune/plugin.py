@@ -233,6 +233,7 @@ class Hooks:
         if self._run is not None:
             session.exitstatus = self._run.finish(int(exitstatus))
 
+    @pytest.hookimpl(trylast=True)  # the verdict is what a person should find at the end
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if self._run is None or self.config.option.collectonly:
             return

@@ -96,6 +96,20 @@ def load_config(spec: ModelSpec) -> PreTrainedConfig:
         return AutoConfig.for_model(model_type, **values)
 
 
+def build_on_meta(config: PreTrainedConfig, *, trust_remote_code: bool = False, **arguments: Any) -> PreTrainedModel:
+    """The model of a config on the meta device: every size, no weights. arguments: of `from_config`, e.g. its dtype.
+
+    Attention is eager: masking code for the other kinds reads values, and there are none.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(
+            config, attn_implementation="eager", trust_remote_code=trust_remote_code, **arguments
+        ).eval()
+
+
 def _load_pretrained(
     spec: ModelSpec, device: torch.device, dtype: torch.dtype
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -132,13 +146,11 @@ def _load_pretrained(
 def _placement(spec: ModelSpec, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """`device_map` for from_pretrained: one GPU if the weights fit it with room to work, else spread by accelerate."""
     import torch
-    from transformers import AutoModelForCausalLM
 
     if device.type != "cuda":
         return {}
     if spec.device == "auto":
-        with torch.device("meta"):
-            empty = AutoModelForCausalLM.from_config(load_config(spec), trust_remote_code=spec.trust_remote_code)
+        empty = build_on_meta(load_config(spec), trust_remote_code=spec.trust_remote_code)
         needed = sum(p.numel() for p in empty.parameters()) * dtype.itemsize
         if needed > 0.7 * torch.cuda.mem_get_info(device)[0]:
             return {"device_map": "auto"}
@@ -153,7 +165,8 @@ def _build(
 
     arguments = {"trust_remote_code": spec.trust_remote_code, **dtype_argument(dtype)}
     if device.type == "meta":
-        arguments["attn_implementation"] = "eager"  # masking code for the others reads values, and there are none
+        with _one_line(spec):
+            return build_on_meta(config, **arguments)
     with _one_line(spec), torch.random.fork_rng(devices=[]), device:
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config, **arguments)

@@ -7,7 +7,9 @@ compare, numbers of two runs don't.
 
 from __future__ import annotations
 
+import math
 import statistics
+import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..models.layout import decoder_layers, shape_of
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 
@@ -110,3 +113,25 @@ def _now(model: Any) -> float:
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
     return time.perf_counter()
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """The most bytes held so far: by tensors on a CUDA device, else by this process (None where that isn't told)."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def growth_exponent(seconds: dict[int, float]) -> float:
+    """b of seconds = a * size ** b, fitted by least squares on logarithms: 1 is linear, 2 quadratic."""
+    sizes, times = [math.log(size) for size in seconds], [math.log(time) for time in seconds.values()]
+    mean_size, mean_time = statistics.fmean(sizes), statistics.fmean(times)
+    covariance = sum((size - mean_size) * (time - mean_time) for size, time in zip(sizes, times, strict=True))
+    return covariance / sum((size - mean_size) ** 2 for size in sizes)
