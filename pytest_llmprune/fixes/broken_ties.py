@@ -13,9 +13,7 @@ def _probe() -> bool:
     from . import toys
 
     graph = toys.graph_of(model := toys.llama(heads=2, kv_heads=2, tied=True))
-    import torch_pruning as tp
-
-    graph.get_pruning_group(model.model.layers[0].mlp.down_proj, tp.prune_linear_out_channels, [0]).prune()
+    toys.group_of(graph, model.model.layers[0].mlp.down_proj, [0]).prune()
     return model.lm_head.weight is not model.model.embed_tokens.weight
 
 
@@ -23,7 +21,7 @@ FIX = Fix(
     id="broken-ties",
     symptom="tied lm_head and embedding are two tensors after pruning the hidden size",
     upstream=(),
-    affected=("torch-pruning>=1.3.7",),
+    affected=("torch-pruning>=1.2.5",),
     probe=_probe,
     edits=(
         Edit(

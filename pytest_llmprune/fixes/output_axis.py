@@ -11,11 +11,8 @@ from .patch import Edit, Fix
 
 
 def _probe() -> bool:
-    import torch
-    import torch_pruning as tp
     from transformers import MistralConfig, MistralForCausalLM
 
-    from ..graph.budget import RunawayPropagation, propagation_budget
     from . import toys
 
     config = MistralConfig(
@@ -27,19 +24,14 @@ def _probe() -> bool:
         num_key_value_heads=2,
         sliding_window=4,
     )
-    model = MistralForCausalLM(config).eval()
+    graph = toys.graph_of(
+        model := MistralForCausalLM(config).eval(),
+        use_cache=True,
+        outputs=lambda output: [output.logits, *_cached(output.past_key_values)],
+    )
     try:
-        with propagation_budget():
-            graph = tp.DependencyGraph().build_dependency(
-                model,
-                example_inputs={"input_ids": torch.ones(1, 6, dtype=torch.long), "use_cache": True},
-                output_transform=lambda output: [output.logits, *_cached(output.past_key_values)],
-                ignored_params=[],
-                verbose=False,
-            )
-            layer = model.model.layers[0].self_attn.o_proj
-            group = graph.get_pruning_group(layer, tp.prune_linear_in_channels, list(range(toys.HEAD_DIM)))
-    except RunawayPropagation:  # unsigned-dim comes first: such a group can't even be made
+        group = toys.group_of(graph, model.model.layers[0].self_attn.o_proj, list(range(toys.HEAD_DIM)), out=False)
+    except toys.Runaway:  # unsigned-dim comes first: such a group can't even be made
         return True
     return not graph.check_pruning_group(group)
 
@@ -53,7 +45,7 @@ FIX = Fix(
     id="output-axis",
     symptom="a group that reaches an output with no channels on its second axis (a sliding-window cache) is skipped silently",
     upstream=(),
-    affected=("torch-pruning>=1.5.3",),
+    affected=("torch-pruning>=1.5.3", "transformers>=4.56"),
     probe=_probe,
     requires=("unsigned-dim",),
     edits=(

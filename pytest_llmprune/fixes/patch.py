@@ -62,7 +62,8 @@ class Fix:
     id: as in the defect registry. symptom: one line. upstream: issue numbers of VainF/Torch-Pruning.
     affected: requirements that hold, all of them, where the defect was found by probing, e.g. `torch-pruning>=1.5.3`.
     probe: says whether the defect shows on the torch_pruning that is loaded, patched or not; builds a toy model,
-    milliseconds.
+    milliseconds. Raises ImportError where transformers lacks what it looks at. Uses torch, transformers, torch_pruning
+    and `toys` alone, so that it can be written out as a test for upstream.
     requires: ids of fixes that this one builds on.
     """
 

@@ -37,12 +37,10 @@ def _unlink_parameters_of_other_axes(module2node):
 
 
 def _probe() -> bool:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
     from . import toys
 
-    try:
-        from transformers import Qwen3Config, Qwen3ForCausalLM
-    except ImportError:  # transformers before 4.51 has no such model
-        return False
     config = Qwen3Config(
         vocab_size=16,
         hidden_size=4 * toys.HEAD_DIM,
@@ -54,11 +52,8 @@ def _probe() -> bool:
         attn_implementation="eager",
     )
     graph = toys.graph_of(model := Qwen3ForCausalLM(config).eval())
-    import torch_pruning as tp
-
-    one_head = list(range(toys.HEAD_DIM))
     attention = model.model.layers[0].self_attn
-    group = graph.get_pruning_group(attention.q_proj, tp.prune_linear_out_channels, one_head)
+    group = toys.group_of(graph, attention.q_proj, list(range(toys.HEAD_DIM)))
     return any(dep.target.module is attention.q_norm.weight for dep, _ in group)
 
 
@@ -66,7 +61,7 @@ FIX = Fix(
     id="qk-norm",
     symptom="heads of models that norm q and k by head (Qwen3) are never pruned, and pruning one directly empties the norm",
     upstream=(),
-    affected=("torch-pruning>=1.2.5",),
+    affected=("torch-pruning>=1.2.5", "transformers>=4.51"),
     probe=_probe,
     additions=(Addition("dependency.graph", UNLINK),),
     edits=(

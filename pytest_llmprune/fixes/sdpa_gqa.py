@@ -32,6 +32,9 @@ def _probe() -> bool:
     from . import toys
 
     graph = toys.graph_of(model := toys.llama(heads=8, kv_heads=2, attention="sdpa"))
+    fused = [node.grad_fn for node in graph.module2node.values() if "ScaledDotProduct" in str(node.grad_fn)]
+    if all(grad_fn._saved_key.shape == grad_fn._saved_query.shape for grad_fn in fused):
+        return False  # transformers has repeated the kv heads itself, as the eager form does
     attention = model.model.layers[0].self_attn
     one_head = list(range(toys.HEAD_DIM))
     return toys.touched(graph, attention.o_proj, one_head, out=False) != {"q_proj": one_head}
@@ -41,7 +44,7 @@ FIX = Fix(
     id="sdpa-gqa",
     symptom="grouped-query attention in sdpa form: the wrong heads are ranked and removed, or the view of the output fails",
     upstream=(516,),
-    affected=("torch-pruning>=1.5.2", "transformers>=5.0"),
+    affected=("torch-pruning>=1.2.5", "transformers>=4.54"),
     probe=_probe,
     requires=("gqa-map",),
     additions=(Addition("dependency.index_mapping", MAPPING),),

@@ -1,16 +1,24 @@
-"""The toy models that probes look at: real transformers code, one layer, a few kilobytes."""
+"""The toy models that probes look at: real transformers code, one layer, a few kilobytes.
+
+A probe uses torch, transformers, torch_pruning and this module alone, so that it can be written out as a test for
+upstream (see `upstream`).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+import contextlib
+import inspect
+from collections.abc import Iterator
+from typing import Any
 
 HEAD_DIM = 4
 
 
-def llama(heads: int, kv_heads: int, attention: str = "eager", tied: bool = False, layers: int = 1) -> PreTrainedModel:
+class Runaway(Exception):
+    """torch-pruning's propagation does not end."""
+
+
+def llama(heads: int, kv_heads: int, attention: str = "eager", tied: bool = False, layers: int = 1) -> Any:
     """A Llama with heads of `HEAD_DIM` channels."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -27,30 +35,55 @@ def llama(heads: int, kv_heads: int, attention: str = "eager", tied: bool = Fals
     return LlamaForCausalLM(config).eval()
 
 
-def graph_of(model: Any, use_cache: bool = False) -> Any:
-    """torch-pruning's graph of a toy, from its logits alone."""
+def graph_of(model: Any, use_cache: bool = False, outputs: Any = lambda output: output.logits) -> Any:
+    """torch-pruning's graph of a toy, traced with six tokens and their mask, from its logits or what `outputs` picks."""
     import torch
     import torch_pruning as tp
 
-    ids = torch.ones(1, 3, dtype=torch.long)
+    ids = torch.ones(1, 6, dtype=torch.long)
+    known = inspect.signature(tp.DependencyGraph.build_dependency).parameters
     return tp.DependencyGraph().build_dependency(
         model,
-        example_inputs={"input_ids": ids, "use_cache": use_cache},
-        output_transform=lambda output: output.logits,
-        ignored_params=[],
+        example_inputs={"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": use_cache},
+        output_transform=outputs,
         verbose=False,
+        **({"ignored_params": []} if "ignored_params" in known else {}),  # its default breaks 1.3.7 to 1.5.2
     )
+
+
+def group_of(graph: Any, module: Any, indices: list[int], *, out: bool = True) -> Any:
+    """The group that pruning `indices` of a Linear layer drags along. Raises Runaway where torch-pruning would hang."""
+    import torch_pruning as tp
+
+    with step_limit():
+        root = tp.prune_linear_out_channels if out else tp.prune_linear_in_channels
+        return graph.get_pruning_group(module, root, indices)
+
+
+@contextlib.contextmanager
+def step_limit(steps: int = 1000) -> Iterator[None]:
+    """Within the block a group of more than so many steps raises Runaway; a healthy one of a toy has about a hundred."""
+    import torch_pruning as tp
+
+    add_dep = tp.Group.add_dep
+
+    def counted(group: Any, dep: Any, idxs: Any) -> None:
+        if len(group.items) >= steps:
+            raise Runaway(f"more than {steps} steps")
+        add_dep(group, dep, idxs)
+
+    tp.Group.add_dep = counted
+    try:
+        yield
+    finally:
+        tp.Group.add_dep = add_dep
 
 
 def touched(graph: Any, module: Any, indices: list[int], *, out: bool = True) -> dict[str, list[int]]:
     """{module name: sorted out-channel indices} of the group that pruning `indices` of a Linear layer drags along."""
-    import torch_pruning as tp
-
-    root = tp.prune_linear_out_channels if out else tp.prune_linear_in_channels
-    group = graph.get_pruning_group(module, root, indices)
     names = {module: name.split(".")[-1] for name, module in graph.model.named_modules()}
     return {
         names[dep.target.module]: sorted(idxs)
-        for dep, idxs in group
+        for dep, idxs in group_of(graph, module, indices, out=out)
         if dep.target.module in names and graph.is_out_channel_pruning_fn(dep.handler)
     }
