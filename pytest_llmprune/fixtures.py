@@ -13,6 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from .fixes.expectation import Finding
     from .models.load import LoadedModel
     from .models.spec import ModelSpec
     from .prune.apply import PrunedModel
@@ -46,6 +47,14 @@ def llm_settings(request: pytest.FixtureRequest) -> Settings:
 
 
 @pytest.fixture(scope="session")
+def llm_defects() -> dict[str, Finding]:
+    """What the probe of every known defect finds on the unpatched torch-pruning, by the defect's id."""
+    from .fixes.expectation import find_all
+
+    return find_all()
+
+
+@pytest.fixture(scope="session")
 def llm_fixes(request: pytest.FixtureRequest) -> Iterator[tuple[str, ...]]:
     """The ids of the fixes of torch-pruning that are active while the session lasts: with `auto`, those whose defect
     shows on the installed stack.
@@ -56,8 +65,10 @@ def llm_fixes(request: pytest.FixtureRequest) -> Iterator[tuple[str, ...]]:
     asked = _run(request.config).settings.fixes
     with _in_one_line():
         if asked == "auto":
-            with fixes.applied(()):
-                chosen: tuple[str, ...] = tuple(id for id in fixes.applicable() if fixes.FIXES[id].probe())
+            from .fixes.expectation import PRESENT
+
+            found = request.getfixturevalue("llm_defects")
+            chosen: tuple[str, ...] = tuple(id for id in fixes.applicable() if found[id].outcome == PRESENT)
         else:
             chosen = () if asked == "off" else tuple(asked.split(","))
         with fixes.applied(chosen) as active:

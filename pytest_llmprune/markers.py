@@ -56,11 +56,12 @@ def defect_that_shows(ids: Iterable[str]) -> str | None:
     Raises UserError for an unknown id.
     """
     from .errors import UserError
+    from .fixes.expectation import PRESENT, find
     from .fixes.registry import FIXES
 
     for id in ids:
         if id not in FIXES:
             raise UserError(f"known_defect({id!r}): there is no such defect; there are {', '.join(FIXES)}")
-        if FIXES[id].probe():
+        if find(FIXES[id]).outcome == PRESENT:
             return id
     return None
