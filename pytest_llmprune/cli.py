@@ -35,6 +35,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="MODEL: tiny (default), smollm2, a hub id, or a path",
     )
 
+    doctor = commands.add_parser(
+        "doctor",
+        help="say which known defects the installed torch-pruning has, and what to do about each",
+        description="Exits 1 if a defect is present and no fix removes it, 3 if one is not where it is expected.",
+    )
+    doctor.add_argument("--json", action="store_true", help="print the same facts for machines")
+    doctor.add_argument(
+        "--patch", type=Path, metavar="DIR", help="also write the fixes as patches of torch-pruning, each with a test"
+    )
+
     commands.add_parser("models", help="list the models that can be named without a path")
 
     compared = commands.add_parser("compare", help="hold one record against another: what broke, healed, changed")
@@ -57,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = parser.parse_args(given)
         if options.command == "compare":
             return _compare(options.baseline, options.candidate, options.fail_on)
+        if options.command == "doctor":
+            return _doctor(options.json, options.patch)
         if options.command == "models":
             return _models()
         return _report(options.record, options.output)
@@ -105,6 +117,23 @@ def _compare(baseline: Path, candidate: Path, fail_on: list[str]) -> int:
     for text, _ in lines(comparison, str(baseline)):
         print(text)
     return {"safe": FINE, "broken": FAILED, "changed": UNDECIDED}[comparison.verdict]
+
+
+def _doctor(as_json: bool, folder: Path | None) -> int:
+    import json
+
+    from .fixes import doctor
+
+    found = doctor.examine()
+    written = doctor.write_patches(found, folder) if folder else []
+    if as_json:
+        print(json.dumps(doctor.to_json(found), indent=2))
+    else:
+        for line in doctor.lines(found):
+            print(line)
+    for file in written:
+        print(f"written: {file}", file=sys.stderr if as_json else sys.stdout)
+    return found.exit_code
 
 
 def _models() -> int:
