@@ -11,7 +11,8 @@ from .patch import Edit, Fix
 
 def _probe() -> bool:
     import torch
-    import torch_pruning as tp
+
+    from . import toys
 
     class Fused(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -23,9 +24,9 @@ def _probe() -> bool:
             return self.down(gate * up)
 
     model = Fused()
-    graph = tp.DependencyGraph().build_dependency(model, torch.ones(1, 2), ignored_params=[], verbose=False)
-    graph.get_pruning_group(model.down, tp.prune_linear_in_channels, [0]).prune()
-    again = graph.get_pruning_group(model.down, tp.prune_linear_in_channels, [0])
+    graph = toys.traced(model, torch.ones(1, 2))
+    toys.group_of(graph, model.down, [0], out=False).prune()
+    again = toys.group_of(graph, model.down, [0], out=False)
     return {0, 3} not in [set(idxs) for dep, idxs in again if dep.target.module is model.gate_up]
 
 
@@ -33,7 +34,7 @@ FIX = Fix(
     id="stale-split",
     symptom="a fused projection (gate_up_proj) that is pruned a second time loses the wrong channels of its second half",
     upstream=(),
-    affected=("torch-pruning>=1.3.7",),
+    affected=("torch-pruning>=1.2.5",),
     probe=_probe,
     edits=(
         Edit(

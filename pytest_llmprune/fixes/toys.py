@@ -38,17 +38,19 @@ def llama(heads: int, kv_heads: int, attention: str = "eager", tied: bool = Fals
 def graph_of(model: Any, use_cache: bool = False, outputs: Any = lambda output: output.logits) -> Any:
     """torch-pruning's graph of a toy, traced with six tokens and their mask, from its logits or what `outputs` picks."""
     import torch
-    import torch_pruning as tp
 
     ids = torch.ones(1, 6, dtype=torch.long)
-    known = inspect.signature(tp.DependencyGraph.build_dependency).parameters
-    return tp.DependencyGraph().build_dependency(
-        model,
-        example_inputs={"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": use_cache},
-        output_transform=outputs,
-        verbose=False,
-        **({"ignored_params": []} if "ignored_params" in known else {}),  # its default breaks 1.3.7 to 1.5.2
-    )
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": use_cache}
+    return traced(model, inputs, output_transform=outputs)
+
+
+def traced(model: Any, inputs: Any, **arguments: Any) -> Any:
+    """torch-pruning's graph of any model."""
+    import torch_pruning as tp
+
+    if "ignored_params" in inspect.signature(tp.DependencyGraph.build_dependency).parameters:
+        arguments["ignored_params"] = []  # its default breaks 1.3.7 to 1.5.2
+    return tp.DependencyGraph().build_dependency(model, example_inputs=inputs, verbose=False, **arguments)
 
 
 def group_of(graph: Any, module: Any, indices: list[int], *, out: bool = True) -> Any:
