@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckFailed, UserError
 from ..graph.budget import propagation_budget
+from ..models.layout import shape_of
 from ..torch_pruning_api import in_channels, out_channels
 from .config import synchronise
 from .importance import NEEDS_GRADIENTS, calibrate
 from .plan import PruningPlan, make_plan
-from .recipes import Case
+from .recipes import Case, left
 
 if TYPE_CHECKING:
     import torch
@@ -67,16 +68,9 @@ def apply_plan(model: PreTrainedModel, graph: Any, plan: PruningPlan) -> None:
 
 
 def _check_sizes(model: PreTrainedModel, plan: PruningPlan) -> None:
-    config = model.config
-    left = {
-        "hidden channels": config.hidden_size,
-        "FFN channels": config.intermediate_size,
-        "query heads": config.num_attention_heads,
-        "kv heads": config.num_key_value_heads,
-    }
-    for part in plan.reductions:
-        if left[part.unit] != part.total - part.removed:
+    wanted, found = asdict(left(plan.shape, plan.case)), asdict(shape_of(model.config))
+    for size, number in wanted.items():
+        if found[size] != number:
             raise CheckFailed(
-                f"recipe {plan.case.recipe}: {part.total - part.removed} of {part.total} {part.unit}"
-                f" should be left, torch-pruning left {left[part.unit]}"
+                f"recipe {plan.case.recipe}: of {size} {number} should be left, torch-pruning left {found[size]}"
             )

@@ -13,11 +13,15 @@ from ..words import RECIPES
 
 @dataclass(frozen=True)
 class Case:
-    """What to prune: a recipe at a ratio in (0, 1), ranked by an importance."""
+    """What to prune: a recipe at a ratio in (0, 1), ranked by an importance.
+
+    round_to: what is left of FFN channels and of hidden channels is a multiple of it.
+    """
 
     recipe: str
     ratio: float
     importance: str = "taylor"
+    round_to: int = 1
 
     @property
     def label(self) -> str:
@@ -49,7 +53,7 @@ def _parse_ratio(text: str, part: str) -> float:
 
 @dataclass(frozen=True)
 class Reduction:
-    """How much of one size goes: `removed` of `total` units, in multiples of `step`."""
+    """How much of one size goes: `removed` of `total` units, so that a multiple of `step` is left."""
 
     unit: str
     total: int
@@ -63,39 +67,76 @@ class Reduction:
 
 
 def reductions(shape: Shape, case: Case) -> tuple[Reduction, ...]:
-    """What `case` takes from a model of `shape`: of each size the multiple of its step that is nearest to the ratio, at
-    least one.
+    """What `case` takes from a model of `shape`: of each size what leaves the multiple of its step that is nearest to
+    the ratio, at least one step and never everything.
 
     ffn: single channels of the FFN. heads: one query head from every kv group (single heads where each has its own kv
     head). kv-groups: a kv head with its query heads. width: as many hidden channels as there are heads, since
     transformers >= 5 wants the hidden size to be a multiple of the heads. all: ffn, heads and width at once; its FFN
-    channels go in the same steps as its width (torch-pruning's `round_to`).
+    channels go in the same steps as its width (torch-pruning's `round_to`). The case's `round_to` makes the steps of
+    channels coarser.
 
     Raises UserError if the model has nothing that could go.
     """
-    if case.recipe == "all":
-        parts = ("width", "ffn") if shape.queries_per_kv == 1 and shape.heads == 1 else ("width", "ffn", "heads")
-        return tuple(_nearest(shape, part, case, in_all=True) for part in parts)
-    return (_nearest(shape, case.recipe, case),)
+    if case.round_to < 1:
+        raise UserError(f"round_to is {case.round_to}; it must be 1 or more")
+    if case.recipe != "all":
+        return (_nearest(shape, case.recipe, case),)
+    width = _nearest(shape, "width", case)
+    heads = () if shape.heads == 1 else (_nearest(shape, "heads", case),)
+    return (width, _ffn_in_all(shape.ffn, width), *heads)
 
 
-def _nearest(shape: Shape, recipe: str, case: Case, in_all: bool = False) -> Reduction:
+def _nearest(shape: Shape, recipe: str, case: Case) -> Reduction:
     unit, total, step = {
-        "ffn": ("FFN channels", shape.ffn, 1),
+        "ffn": ("FFN channels", shape.ffn, case.round_to),
         "heads": ("query heads", shape.heads, shape.kv_heads if shape.queries_per_kv > 1 else 1),
         "kv-groups": ("kv heads", shape.kv_heads, 1),
-        "width": ("hidden channels", shape.hidden, shape.heads),
+        "width": ("hidden channels", shape.hidden, math.lcm(shape.heads, case.round_to)),
     }[recipe]
-    if in_all and recipe == "ffn":
-        # torch-pruning rounds what remains down to a multiple of round_to
-        width = _nearest(shape, "width", case)
-        remaining = math.floor(total * (1 - (width.removed - 0.5) / width.total))
-        return Reduction(unit, total, shape.heads, total - (remaining - remaining % shape.heads))
     most = math.ceil(total / step) - 1
     if most < 1:
         raise UserError(f"recipe {case.recipe}: the model has {total} {unit} in steps of {step}, so none can go")
-    steps = min(most, max(1, math.floor(case.ratio * total / step + 0.5)))
-    return Reduction(unit, total, step, steps * step)
+    kept = min(most, max(1, math.ceil((total - case.ratio * total) / step - 0.5)))
+    return Reduction(unit, total, step, total - kept * step)
+
+
+def _ffn_in_all(total: int, width: Reduction) -> Reduction:
+    """torch-pruning takes the width's ratio and rounds what remains down to a multiple of the width's step."""
+    kept = math.floor(total * (1 - (width.removed - 0.5) / width.total)) // width.step
+    if kept < 1:
+        raise UserError(
+            f"recipe all: of {total} FFN channels in steps of {width.step}, none would be left; take a smaller ratio"
+        )
+    return Reduction("FFN channels", total, width.step, total - kept * width.step)
+
+
+def left(shape: Shape, case: Case) -> Shape:
+    """The shape of what `case` leaves of a model of `shape`. Raises UserError as `reductions` does."""
+    sizes = {part.unit: part.total - part.removed for part in reductions(shape, case)}
+    heads, kv_heads = sizes.get("query heads", shape.heads), sizes.get("kv heads", shape.kv_heads)
+    if "kv heads" in sizes:
+        heads = kv_heads * shape.queries_per_kv
+    elif shape.queries_per_kv == 1:
+        kv_heads = heads
+    return replace(
+        shape,
+        hidden=sizes.get("hidden channels", shape.hidden),
+        ffn=sizes.get("FFN channels", shape.ffn),
+        heads=heads,
+        kv_heads=kv_heads,
+    )
+
+
+def as_option(shape: Shape, case: Case) -> str | None:
+    """The shortest `RECIPE:RATIO` that, without a `round_to`, takes from a model of `shape` what `case` does, or None
+    if there is none.
+    """
+    wanted, ratio = left(shape, case), reductions(shape, case)[0].ratio
+    for spelled in (case.ratio, *(round(ratio, digits) for digits in range(1, 9))):
+        if 0 < spelled < 1 and left(shape, replace(case, ratio=spelled, round_to=1)) == wanted:
+            return f"{case.recipe}:{spelled}"
+    return None
 
 
 def achieved(shape: Shape, case: Case) -> Case:
