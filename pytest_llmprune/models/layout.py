@@ -101,8 +101,13 @@ def shape_of(config: Any) -> Shape:
         shape = Shape(
             hidden, int(values["intermediate_size"]), heads, kv_heads, head_dim, int(values["num_hidden_layers"])
         )
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except KeyError as missing:
+        raise UserError(f"the config is not of the Llama family: it has no {missing.args[0]}") from None
+    except (TypeError, ValueError, ZeroDivisionError) as error:
         raise UserError(f"the config is not of the Llama family: {type(error).__name__} {error}") from None
-    if shape.kv_heads < 1 or heads % shape.kv_heads:
+    for name, size in vars(shape).items():
+        if size < 1:
+            raise UserError(f"the config describes no model: its {name} size is {size}")
+    if heads % shape.kv_heads:
         raise UserError(f"the config's {heads} query heads don't divide among its {shape.kv_heads} kv heads")
     return shape

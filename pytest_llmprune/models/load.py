@@ -7,7 +7,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
@@ -81,10 +81,12 @@ def resolve_dtype(spec: ModelSpec) -> torch.dtype:
 
 def load_config(spec: ModelSpec) -> PreTrainedConfig:
     """The config of a spec, from this machine if it lies here, else from the hub. Raises UserError without one."""
-    from transformers import AutoConfig
+    from transformers import CONFIG_MAPPING, AutoConfig, __version__
 
     values = config_values(spec)
     with _one_line(spec):
+        if values is None and spec.path is not None:  # GGUF
+            return AutoConfig.from_pretrained(spec.path.parent, gguf_file=spec.path.name)
         if values is None:
             return AutoConfig.from_pretrained(
                 spec.name, revision=spec.revision, trust_remote_code=spec.trust_remote_code
@@ -93,6 +95,8 @@ def load_config(spec: ModelSpec) -> PreTrainedConfig:
         model_type = values.pop("model_type", None)
         if model_type is None:
             raise UserError(f"model {spec.name!r}: its config names no model_type")
+        if model_type not in CONFIG_MAPPING:
+            raise UserError(f"model {spec.name!r}: transformers {__version__} knows no model_type {model_type!r}")
         return AutoConfig.for_model(model_type, **values)
 
 
@@ -108,6 +112,14 @@ def build_on_meta(config: PreTrainedConfig, *, trust_remote_code: bool = False, 
         return AutoModelForCausalLM.from_config(
             config, attn_implementation="eager", trust_remote_code=trust_remote_code, **arguments
         ).eval()
+
+
+def meta_model(config: PreTrainedConfig, spec: ModelSpec) -> PreTrainedModel:
+    """A model of `config` on the meta device, whatever weights `spec` names. Raises UserError if transformers builds
+    none.
+    """
+    spec = replace(spec, weights="meta")
+    return _build(config, spec, 0, resolve_device(spec), resolve_dtype(spec)).eval()
 
 
 def _load_pretrained(
@@ -202,5 +214,6 @@ def _one_line(spec: ModelSpec, what: str = "it can't be loaded") -> Iterator[Non
             f"model {spec.name!r}: {what}: out of memory; try a smaller dtype or --llmprune-weights meta"
         ) from None
     except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise UserError(f"model {spec.name!r}: {what}: {lines[0] if lines else type(error).__name__}") from error
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        reason = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+        raise UserError(f"model {spec.name!r}: {what}: {reason}") from error
