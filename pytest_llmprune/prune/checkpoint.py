@@ -36,24 +36,36 @@ def _takes_safe_serialization(model: Any) -> bool:
     return Version(transformers.__version__) < Version("5")
 
 
-def _readable(model: PreTrainedModel) -> PreTrainedModel:
-    refusal = _refusal(model.config)
+def readable_config(config: Any) -> Any:
+    """The config that a checkpoint is written with: `config`, or a Mistral's if plain transformers refuses it (see
+    `save`).
+
+    Raises CheckFailed if no config that can be read back says the same.
+    """
+    refusal = _refusal(config)
     if refusal is None:
-        return model
-    config = model.config
+        return config
     if config.model_type != "llama" or config.attention_bias or getattr(config, "mlp_bias", False):
         raise CheckFailed(f"no checkpoint was written: its config could not be read back: {refusal}")
-    import torch
-    from transformers import MistralConfig, MistralForCausalLM
+    from transformers import MistralConfig
 
     values = {
         k: v
         for k, v in config.to_dict().items()
         if k not in ("model_type", "architectures", "attention_bias", "mlp_bias")
     }
-    mistral = MistralConfig(**values, sliding_window=None)
+    return MistralConfig(**values, sliding_window=None, architectures=["MistralForCausalLM"])
+
+
+def _readable(model: PreTrainedModel) -> PreTrainedModel:
+    config = readable_config(model.config)
+    if config is model.config:
+        return model
+    import torch
+    from transformers import MistralForCausalLM
+
     with torch.device("meta"):
-        twin = MistralForCausalLM(mistral)
+        twin = MistralForCausalLM(config)
     twin.load_state_dict(model.state_dict(), assign=True)
     twin.tie_weights()
     twin.generation_config = model.generation_config

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import CheckFailed
-from ..models.layout import decoder_layers, shape_of
+from ..models.layout import Shape, decoder_layers, shape_of
 
 
 def synchronise(model: Any) -> None:
@@ -33,13 +33,11 @@ def synchronise(model: Any) -> None:
             "qkv_proj", {_whole(layer.attention_inputs[0].out_features, head_dim, layer.name) for layer in layers}
         )
         kv_heads = (fused - heads) // 2
-    if heads % kv_heads:
+    if kv_heads < 1 or heads % kv_heads:
         raise CheckFailed(f"{heads} query heads are left for {kv_heads} kv heads: they don't divide")
     hidden = model.get_output_embeddings().in_features
 
-    config = model.config
-    config.hidden_size, config.intermediate_size = hidden, ffn
-    config.num_attention_heads, config.num_key_value_heads, config.head_dim = heads, kv_heads, head_dim
+    set_sizes(model.config, Shape(hidden, ffn, heads, kv_heads, head_dim, len(layers)))
     for layer in layers:
         _set(layer.attention, num_heads=heads, num_key_value_heads=kv_heads, num_key_value_groups=heads // kv_heads)
         _set(layer.attention, hidden_size=hidden)
@@ -47,6 +45,13 @@ def synchronise(model: Any) -> None:
     for module in model.modules():
         if type(module).__name__.endswith("DecoderLayer"):
             _set(module, hidden_size=hidden)
+
+
+def set_sizes(config: Any, shape: Shape) -> None:
+    """Write the sizes that pruning changes into a config."""
+    config.hidden_size, config.intermediate_size = shape.hidden, shape.ffn
+    config.num_attention_heads, config.num_key_value_heads = shape.heads, shape.kv_heads
+    config.head_dim = shape.head_dim
 
 
 def _set(module: Any, **values: int) -> None:

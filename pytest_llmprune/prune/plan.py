@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from .recipes import Case, Reduction, reductions
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
     from transformers import PreTrainedModel
 
 
@@ -54,6 +55,42 @@ def make_plan(
     else:
         removals = tuple(_removal(pruner.DG, group) for group in pruner.step(interactive=True))
     return PruningPlan(case, shape, wanted, removals), pruner.DG
+
+
+def unranked_plan(model: PreTrainedModel, case: Case) -> PruningPlan:
+    """A plan that removes the first channels and heads, whatever they are worth, and as many of them as ranking would:
+    for a model without values to rank, on the meta device.
+
+    Raises UserError if the model can't be reduced so.
+    """
+    shape, layers = shape_of(model.config), decoder_layers(model)
+    wanted = reductions(shape, case)
+    return PruningPlan(case, shape, wanted, tuple(r for part in wanted for r in _first(part, layers, shape)))
+
+
+def _first(part: Reduction, layers: list[DecoderLayer], shape: Shape) -> Iterator[Removal]:
+    """The first units of one size: hidden channels once, the others in every layer."""
+    units: Sequence[int] = range(part.removed)
+    if part.unit == "hidden channels":
+        yield Removal(f"{layers[-1].name}.mlp.down_proj", True, tuple(units))
+    elif part.unit == "FFN channels":
+        indices = tuple(units)  # one tuple for all layers: large models have many
+        yield from (Removal(f"{layer.name}.mlp.down_proj", False, indices) for layer in layers)
+    elif part.unit == "kv heads":
+        indices = _channels(units, shape.head_dim)
+        for layer in layers:
+            _k_proj(layer)  # refuses fused projections
+            yield Removal(f"{layer.name}.self_attn.k_proj", True, indices)
+    else:
+        if shape.queries_per_kv > 1:
+            of_group = range(part.removed // shape.kv_heads)
+            units = [kv * shape.queries_per_kv + head for kv in range(shape.kv_heads) for head in of_group]
+        indices = _channels(units, shape.head_dim)
+        yield from (Removal(f"{layer.name}.self_attn.o_proj", False, indices) for layer in layers)
+
+
+def _channels(heads: Iterable[int], head_dim: int) -> tuple[int, ...]:
+    return tuple(head * head_dim + i for head in heads for i in range(head_dim))
 
 
 def _pruner(model: PreTrainedModel, case: Case, wanted: tuple[Reduction, ...], layers: list[DecoderLayer]) -> Any:
@@ -114,15 +151,19 @@ def _kv_groups(
     averaged per kv head.
     """
     for layer in layers:
-        if layer.k is None:
-            raise UserError(
-                "recipe kv-groups: this model fuses q, k and v in one layer, whose kv heads can't be pruned apart"
-            )
+        k_proj = _k_proj(layer)
         if kv_scores is not None:
             scores = kv_scores[layer.name]
         else:
-            group = pruner.DG.get_pruning_group(layer.k, out_channels(), list(range(layer.k.out_features)))
+            group = pruner.DG.get_pruning_group(k_proj, out_channels(), list(range(k_proj.out_features)))
             scores = pruner.importance(group).reshape(shape.kv_heads, -1).mean(dim=1)
         weakest = scores.argsort()[:removed].tolist()
-        indices = [head * shape.head_dim + i for head in weakest for i in range(shape.head_dim)]
-        yield Removal(pruner.DG._module2name[layer.k], True, tuple(sorted(indices)))
+        yield Removal(pruner.DG._module2name[k_proj], True, _channels(sorted(weakest), shape.head_dim))
+
+
+def _k_proj(layer: DecoderLayer) -> nn.Linear:
+    if layer.k is None:
+        raise UserError(
+            "recipe kv-groups: this model fuses q, k and v in one layer, whose kv heads can't be pruned apart"
+        )
+    return layer.k
