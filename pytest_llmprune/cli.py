@@ -4,14 +4,17 @@ changed: a person must look."""
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from . import __version__, resources
-from .errors import UserError
+from .errors import CheckFailed, UserError
+from .words import DTYPES, RECIPES
 
 FINE, FAILED, USAGE, UNDECIDED = 0, 1, 2, 3
 _CONFIG_FILES = ("pytest.toml", "pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
@@ -44,6 +47,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     doctor.add_argument(
         "--patch", type=Path, metavar="DIR", help="also write the fixes as patches of torch-pruning, each with a test"
     )
+    plan = commands.add_parser(
+        "plan",
+        help="what a pruning would give, without weights: sizes, the new config, and where it can be used",
+        description="Prunes MODEL on the meta device, which needs just its config. One recipe and ratio are shown in"
+        " full, several as a table.",
+    )
+    plan.add_argument("model", metavar="MODEL", help="tiny, smollm2, a hub id, or the path of a checkpoint or config")
+    plan.add_argument("--recipe", action="append", help=f"one of {', '.join(RECIPES)}; repeatable; default: all five")
+    plan.add_argument("--ratio", default="0.2", metavar="X[,X...]", help="share to remove, default 0.2")
+    plan.add_argument(
+        "--round-to", type=int, default=1, metavar="N", help="leave a multiple of N FFN channels and hidden channels"
+    )
+    plan.add_argument("--dtype", choices=DTYPES, default="auto", help="to count bytes in; auto is bfloat16")
+    plan.add_argument("--json", action="store_true", help="the same and the pruned config as JSON")
+    plan.add_argument("-o", "--output", type=Path, metavar="config.json", help="also write the pruned model's config")
 
     commands.add_parser("models", help="list the models that can be named without a path")
 
@@ -69,12 +87,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _compare(options.baseline, options.candidate, options.fail_on)
         if options.command == "doctor":
             return _doctor(options.json, options.patch)
+        if options.command == "plan":
+            return _plan(options)
         if options.command == "models":
             return _models()
         return _report(options.record, options.output)
     except UserError as error:
         print(f"llmprune: {error}", file=sys.stderr)
         return USAGE
+    except CheckFailed as error:
+        print(f"llmprune: {error}", file=sys.stderr)
+        return FAILED
 
 
 def _gate(arguments: list[str]) -> int:
@@ -134,6 +157,61 @@ def _doctor(as_json: bool, folder: Path | None) -> int:
     for file in written:
         print(f"written: {file}", file=sys.stderr if as_json else sys.stdout)
     return found.exit_code
+
+
+def _plan(options: argparse.Namespace) -> int:
+    """A dry run of every case asked for. One that can't be done ends the command if its recipe was named, else it is a
+    row that says so.
+    """
+    from .models.spec import ModelSpec, check
+    from .prune.recipes import Case, parse_cases
+
+    pairs = [pair for recipe in options.recipe or RECIPES for pair in parse_cases(f"{recipe}:{options.ratio}")]
+    cases = [Case(recipe, ratio, round_to=options.round_to) for recipe, ratio in pairs]
+    if options.output and len(cases) > 1:
+        raise UserError("-o writes one config: name one --recipe and one --ratio")
+    if options.round_to > 1 and options.recipe and not {"ffn", "width", "all"}.intersection(options.recipe):
+        raise UserError(f"--round-to {options.round_to}: recipe {options.recipe[0]} removes heads, not channels")
+    spec = ModelSpec(options.model, weights="meta", dtype=options.dtype)
+    check(spec)
+
+    from transformers.utils import logging
+
+    from . import fixes
+    from .prune.describe import lines, to_json
+    from .prune.dryrun import DryRun, Refused, dry_run
+
+    logging.set_verbosity_error()
+    runs: list[DryRun] = []
+    refused: list[Refused] = []
+    code = FINE
+    with fixes.applied():
+        for case in cases:
+            try:
+                runs.append(dry_run(spec, case))
+            except (UserError, CheckFailed) as error:
+                if options.recipe or (not runs and case is cases[-1]):
+                    raise
+                refused.append(Refused(case, str(error).splitlines()[0]))
+                code = FAILED if isinstance(error, CheckFailed) else code
+    if options.output:
+        _write_config(runs[0].config, options.output)
+    if options.json:
+        print(json.dumps(to_json(options.model, runs, refused), indent=2))
+    else:
+        print("\n".join(lines(options.model, runs, refused)))
+    return code
+
+
+def _write_config(config: dict[str, Any] | None, file: Path) -> None:
+    from .record.store import write_atomically
+
+    if config is None:
+        raise CheckFailed(f"{file} was not written: transformers would refuse the config of what this leaves")
+    try:
+        write_atomically(file, json.dumps(config, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from None
 
 
 def _models() -> int:
