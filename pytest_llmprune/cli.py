@@ -14,7 +14,7 @@ from typing import Any
 
 from . import __version__, resources
 from .errors import CheckFailed, UserError
-from .words import DTYPES, RECIPES
+from .words import DTYPES, RECIPES, WEIGHTS
 
 FINE, FAILED, USAGE, UNDECIDED = 0, 1, 2, 3
 _CONFIG_FILES = ("pytest.toml", "pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
@@ -72,6 +72,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--fail-on", action="append", default=[], metavar="MEASUREMENT:PERCENT", help="for example ppl:2%%; repeatable"
     )
 
+    graph = commands.add_parser(
+        "graph",
+        help="show which channels torch-pruning couples, keep it, draw it, compare it",
+        description="Traces MODEL and holds its groups against those that its architecture implies.",
+    )
+    graph.add_argument("model", nargs="?", metavar="MODEL", help="tiny, smollm2, a hub id, a path, or a config (.json)")
+    graph.add_argument("--weights", choices=WEIGHTS, default="meta", help="default: meta, which needs only a config")
+    graph.add_argument("--fixes", default="auto", help="auto, off, or ids of fixes of torch-pruning; default: auto")
+    graph.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="write a snapshot instead of a summary")
+    graph.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw one decoder layer")
+    graph.add_argument("--diff", nargs=2, type=Path, metavar=("A.json", "B.json"), help="compare two snapshots")
+
     report = commands.add_parser("report", help="show a record as a table, or as an HTML page")
     report.add_argument(
         "record", nargs="?", type=Path, help="a record's file; default: the newest one below this directory"
@@ -91,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _plan(options)
         if options.command == "models":
             return _models()
+        if options.command == "graph":
+            return _graph(options)
         return _report(options.record, options.output)
     except UserError as error:
         print(f"llmprune: {error}", file=sys.stderr)
@@ -212,6 +226,18 @@ def _write_config(config: dict[str, Any] | None, file: Path) -> None:
         write_atomically(file, json.dumps(config, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from None
+
+
+def _graph(options: argparse.Namespace) -> int:
+    if (options.model is None) == (options.diff is None):
+        raise UserError("graph: give either a MODEL or --diff A.json B.json")
+    from .graph.command import compare, show
+    from .models.spec import ModelSpec
+
+    if options.diff:
+        return FINE if compare(*options.diff) else UNDECIDED
+    spec = ModelSpec(options.model, options.weights)
+    return FINE if show(spec, options.fixes, options.output, options.picture) else FAILED
 
 
 def _models() -> int:

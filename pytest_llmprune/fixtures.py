@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from .fixes.expectation import Finding
     from .models.load import LoadedModel
@@ -30,14 +30,14 @@ def _run(config: pytest.Config) -> Run:
 
 
 @contextlib.contextmanager
-def _in_one_line() -> Iterator[None]:
+def in_one_line() -> Iterator[None]:
     """Turn the errors that carry a sentence for a person into a failure with that sentence alone."""
     from .errors import CheckFailed, UserError
 
     try:
         yield
     except (CheckFailed, UserError) as error:
-        pytest.fail(str(error), pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 @pytest.fixture(scope="session")
@@ -60,20 +60,13 @@ def llm_fixes(request: pytest.FixtureRequest) -> Iterator[tuple[str, ...]]:
     shows on the installed stack.
     """
     from . import fixes
+    from .fixes.expectation import chosen
     from .session import note_fixes
 
     asked = _run(request.config).settings.fixes
-    with _in_one_line():
-        if asked == "auto":
-            from .fixes.expectation import PRESENT
-
-            found = request.getfixturevalue("llm_defects")
-            chosen: tuple[str, ...] = tuple(id for id in fixes.applicable() if found[id].outcome == PRESENT)
-        else:
-            chosen = () if asked == "off" else tuple(asked.split(","))
-        with fixes.applied(chosen) as active:
-            note_fixes(_run(request.config).journal, active)
-            yield active
+    with in_one_line(), fixes.applied(chosen(asked, lambda: request.getfixturevalue("llm_defects"))) as active:
+        note_fixes(_run(request.config).journal, active)
+        yield active
 
 
 @pytest.fixture(scope="session")
@@ -81,6 +74,15 @@ def llm_spec(request: pytest.FixtureRequest) -> ModelSpec:
     """The model as the user named it, a frozen `ModelSpec`; tests that request it run once per `--llm-model`."""
     spec: ModelSpec = request.param
     return spec
+
+
+@pytest.fixture(scope="session")
+def llm_config(llm_spec: ModelSpec) -> PreTrainedConfig:
+    """The model's config, as transformers has it; no weights are loaded."""
+    from .models.load import load_config
+
+    with in_one_line():
+        return load_config(llm_spec)
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +99,7 @@ def llm_dense(llm_spec: ModelSpec, llm_fixes: tuple[str, ...], llm_settings: Set
     """The dense model, loaded once per session: never modify it (request `llm_model` for a copy)."""
     from .models.load import load
 
-    with _in_one_line():
+    with in_one_line():
         return load(llm_spec, seed=llm_settings.seed)
 
 
@@ -146,7 +148,7 @@ def _trace(model: PreTrainedModel) -> Any:
     from .graph.budget import propagation_budget
     from .graph.trace import trace
 
-    with _in_one_line(), propagation_budget():
+    with in_one_line(), propagation_budget():
         return trace(model)
 
 
@@ -162,7 +164,7 @@ def llm_prune(llm_dense: LoadedModel, llm_settings: Settings, llm_spec: ModelSpe
 
     def prune_copy(case: Case) -> PrunedModel:
         windows = None
-        with _in_one_line():
+        with in_one_line():
             if case.importance in NEEDS_GRADIENTS:
                 protocol = profile(llm_settings.profile(llm_spec), tiny=llm_spec.name == "tiny").calibration
                 if llm_dense.tokenizer is None:
@@ -223,7 +225,7 @@ def llm_dense_measured(
     from .quality.profiles import profile
     from .quality.texts import evaluation_text
 
-    with _in_one_line():
+    with in_one_line():
         chosen = profile(llm_settings.profile(llm_spec), tiny=llm_spec.name == "tiny", seed=llm_settings.seed)
         return measure_dense(llm_dense, evaluation_text(llm_settings.text), chosen, llm_progress)
 
@@ -248,7 +250,7 @@ def quality_gate(
 
     def gate(pruned: PrunedModel) -> dict[str, float]:
         case = pruned.plan.case
-        with _in_one_line():
+        with in_one_line():
             found = assess(pruned.model, llm_dense_measured, llm_progress)
             for name, value in found.measurements.items():
                 llm_record.measure(name, value, found.intervals.get(name))

@@ -211,6 +211,13 @@ class Hooks:
                 item.add_marker(pytest.mark.xfail(reason=f"known defect: {defect}", strict=True))
 
     @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        if not _is_ours(item):
+            return (yield)
+        with load("fixtures").in_one_line():
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, Any, Any]:
         if _is_ours(item):
             from .record.schema import PREFIX, to_properties

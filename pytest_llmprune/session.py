@@ -19,9 +19,10 @@ from .models.spec import ModelSpec
 from .record.compare import BROKEN, Comparison, compare
 from .record.compare import lines as comparison_lines
 from .record.environment import PACKAGES, environment
-from .record.schema import Item, Key, RunRecord, dumps
+from .record.schema import WARNINGS, Item, Key, RunRecord, dumps
 from .record.store import Journal, read, store_dir, write_atomically
 from .settings import Settings
+from .torch_pruning_api import heard, summarised
 
 NEEDS_WEIGHTS = frozenset({"llm_pruned", "llm_prune", "llm_model", "llm_tokenizer", "quality_gate"})
 
@@ -105,6 +106,8 @@ class Run:
         interrupted one stays a journal.
         """
         planned, deselected = self.journal.planned
+        if planned and (texts := heard()):
+            self.journal.append(WARNINGS, "".join(json.dumps(text) + "\n" for text in texts))
         if self.is_worker or not planned:
             return exit_status
         if exit_status not in (0, 1):
@@ -120,6 +123,7 @@ class Run:
             deselected=deselected,
             created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             exit_status=exit_status,
+            warnings=_warnings_that_came(self.journal),
         )
         if exit_status == 0 and record.missing:
             self.trouble, exit_status = f"{len(record.missing)} planned items did not finish", 1
@@ -190,6 +194,11 @@ def note_fixes(journal: Journal, ids: Sequence[str]) -> None:
 def _fixes_that_ran(journal: Journal) -> tuple[str, ...]:
     file = journal.folder / "details" / "fixes.json"
     return tuple(json.loads(file.read_text())["fixes"]) if file.is_file() else ()
+
+
+def _warnings_that_came(journal: Journal) -> str:
+    file = journal.folder / "details" / WARNINGS
+    return summarised(map(json.loads, file.read_text(encoding="utf-8").splitlines())) if file.is_file() else ""
 
 
 def check_store(root: Path) -> None:

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from .errors import UserError
+from .errors import CheckFailed, UserError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -84,9 +87,104 @@ def in_channels() -> Any:
     return tp.prune_linear_in_channels
 
 
+def dependency_graph(model: nn.Module, example_inputs: dict[str, Any]) -> Any:
+    """torch-pruning's DependencyGraph of a model. Raises what torch-pruning raises."""
+    import torch_pruning as tp
+
+    graph = tp.DependencyGraph()
+    # from 1.3.7 to 1.5.2 the default is None, which get_pruning_group iterates; 1.2.5 has no such argument
+    known = inspect.signature(graph.build_dependency).parameters
+    ignored: dict[str, Any] = {"ignored_params": []} if "ignored_params" in known else {}
+    return graph.build_dependency(model, example_inputs=example_inputs, **ignored)
+
+
+@dataclass(frozen=True)
+class GroupItem:
+    """One layer's part in a group that torch-pruning made.
+
+    name: the module's or parameter's, empty for an operation without weights. side: `out` or `in`. channels: those that
+    go. roots: for each of them the root's channel it goes with, None if it goes only with several.
+    """
+
+    name: str
+    side: str
+    channels: Sequence[int]
+    roots: Sequence[int | None]
+
+
+def group_items(graph: Any, module: nn.Linear, side: str, channels: Sequence[int]) -> list[GroupItem]:
+    """The group that removing `channels` from one side (`out`, `in`) of a Linear layer drags along.
+
+    Raises CheckFailed if torch-pruning fails to make it.
+    """
+    name = graph._module2name[module]
+    prune = out_channels() if side == "out" else in_channels()
+    try:
+        group = graph.get_pruning_group(module, prune, list(channels))
+    except CheckFailed:
+        raise
+    except Exception as error:
+        raise CheckFailed(f"torch-pruning makes no group of {name}.{side}: {type(error).__name__}: {error}") from error
+    return [
+        GroupItem(
+            _name(graph, item.dep.target.module),
+            "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in",
+            item.idxs,
+            item.root_idxs,
+        )
+        for item in group
+    ]
+
+
+def _name(graph: Any, module: Any) -> str:
+    import torch
+
+    if isinstance(module, torch.nn.Parameter):
+        return str(graph._param_to_name.get(module, ""))
+    return "" if type(module).__module__.startswith("torch_pruning") else str(graph._module2name.get(module, ""))
+
+
+_heard: list[str] = []
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence torch-pruning's warning about norms ("Unwrapped parameters", one name per norm of the model)."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Unwrapped parameters detected")
+    """Keep torch-pruning's warnings from the terminal, where the names of a large model's norms bury everything else,
+    until `heard` asks for them. Other warnings pass.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         yield
+    for warning in caught:
+        if "torch_pruning" in warning.filename:
+            _heard.append(str(warning.message))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
+def heard() -> list[str]:
+    """The full text of every warning of torch-pruning since the last call."""
+    texts = list(_heard)
+    _heard.clear()
+    return texts
+
+
+def summarised(texts: Iterable[str]) -> str:
+    """Warnings of torch-pruning in one line, the lists of unwrapped parameters by their number; empty without any."""
+    counts = Counter(map(_gist, texts))
+    if not counts:
+        return ""
+    total = sum(counts.values())
+    gists = "; ".join(f"{gist} ({count} times)" if count > 1 else gist for gist, count in sorted(counts.items()))
+    return f"torch-pruning warned {'once' if total == 1 else f'{total} times'}: {gists}"
+
+
+def _gist(text: str) -> str:
+    if not text.startswith("Unwrapped parameters detected"):
+        return re.sub(r" at 0x[0-9a-f]+", "", " ".join(text.split()))
+    names = re.findall(r"'([^']+)'", text)
+    others = sorted(name for name in names if "norm" not in name)
+    if not others:
+        return f"{len(names)} unwrapped parameters, all of them norms"
+    shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+    return f"{len(names)} unwrapped parameters, {len(names) - len(others)} of them norms, the others: {shown}"

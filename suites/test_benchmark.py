@@ -54,10 +54,6 @@ def timed(benchmark, llm_dense, llm_record):
     return measure
 
 
-def _all_groups(graph):
-    return groups_of(graph, ignored=(graph.model.get_output_embeddings(),))
-
-
 @pytest.mark.benchmark(group="trace")
 def test_trace(timed, llm_dense):
     timed("trace_time", lambda: trace(llm_dense.model))
@@ -67,7 +63,7 @@ def test_trace(timed, llm_dense):
 def test_all_groups(timed, llm_dense):
     graph = trace(llm_dense.model)
     with propagation_budget():
-        timed("group_time", lambda: _all_groups(graph))
+        timed("group_time", lambda: groups_of(graph))
 
 
 @pytest.mark.benchmark(group="pruner construction and choice of channels")
@@ -98,7 +94,7 @@ def test_growth_over_layers(timed, llm_dense, llm_record):
         model = build_on_meta(config)
         started = time.perf_counter()
         with propagation_budget():
-            _all_groups(trace(model))
+            groups_of(trace(model))
         return time.perf_counter() - started
 
     seconds(2)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import platform
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module, metadata
 
 from ..errors import UserError
 from ..torch_pruning_api import version
 from .patch import Fix
-from .registry import FIXES, applied
+from .registry import FIXES, applicable, applied
 
 # the oldest and the newest that the probes were run on; those between are in docs/decisions.md
 MEASURED = {"torch-pruning": ("1.2.5", "1.6.1"), "transformers": ("4.44.2", "5.23.0")}
@@ -55,6 +55,16 @@ def find_all() -> dict[str, Finding]:
     """What every probe finds on the unpatched library, by defect; fixes that are active are active again after it."""
     with applied(()):
         return {id: find(fix) for id, fix in FIXES.items()}
+
+
+def chosen(asked: str, found: Callable[[], Mapping[str, Finding]] = find_all) -> tuple[str, ...]:
+    """The ids that the option's text means: `auto` (the fixes of what is present on the unpatched library, as `found`
+    says, and that know its source), `off`, or ids separated by commas.
+    """
+    if asked != "auto":
+        return () if asked == "off" else tuple(asked.split(","))
+    findings = found()
+    return tuple(id for id in applicable() if findings[id].outcome == PRESENT)
 
 
 def installed() -> dict[str, str]:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
-from ..models.layout import shape_of
-from .snapshot import GroupSnapshot
+from ..models.layout import Shape, shape_of
+from .snapshot import GroupSnapshot, Member, index_map
 
-
-@dataclass(frozen=True)
-class ExpectedGroup:
-    """A group by its title, e.g. `layer 7 attention`: members as {(module name, side): channels}."""
-
-    title: str
-    members: dict[tuple[str, str], int]
-
+# for every channel of a member, in order, the channel of the group's root that it goes with; see snapshot.index_map
+Roots = tuple[int | None, ...]
 
 FUSED = ("phi3",)
 NORMS = {
@@ -25,67 +18,73 @@ NORMS = {
 TWO_NORMS = ("input_layernorm", "post_attention_layernorm")
 
 
-def expected_groups(config: Any) -> tuple[ExpectedGroup, ...]:
-    """The groups of a Llama-family model: per layer one FFN and one attention group, and one residual group; the head's
-    vocabulary is left out.
+def norms_of(model_type: str) -> tuple[str, ...]:
+    """The norms of a decoder layer, in the order in which data passes them."""
+    return NORMS.get(model_type, TWO_NORMS)
 
-    Fused projections (phi3) stand for the layers they join. Norms of single heads (qwen3) belong to no group: they have
-    no channels that go. Raises UserError for a config that is not of the family.
+
+def projections(model_type: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The Linear layers that read the hidden state: those of attention, those of the FFN."""
+    if model_type in FUSED:
+        return ("qkv_proj",), ("gate_up_proj",)
+    return ("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj")
+
+
+def expected_groups(config: Any) -> tuple[GroupSnapshot, ...]:
+    """The groups of a Llama-family model: per layer one FFN and one attention group, and one residual group; the head's
+    vocabulary is left out. Each has the index maps that the config's heads imply.
+
+    config: transformers' object, or its plain values. Fused projections (phi3) stand for the layers they join. Norms of
+    single heads (qwen3) belong to no group: they have no channels that go. Biases go with their layers.
+
+    Raises UserError for a config that is not of the family.
     """
     shape = shape_of(config)
-    query, kv = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    norms = NORMS.get(config.model_type, TWO_NORMS)
-    if config.model_type in FUSED:
-        qkv, ffn = {"qkv_proj": query + 2 * kv}, {"gate_up_proj": 2 * shape.ffn}
-    else:
-        qkv, ffn = {"q_proj": query, "k_proj": kv, "v_proj": kv}, {"gate_proj": shape.ffn, "up_proj": shape.ffn}
+    model_type = config["model_type"] if isinstance(config, dict) else config.model_type
+    fused = model_type in FUSED
+    blocks = _attention(shape, fused), _ffn(shape, fused)
+    residual = ["model.embed_tokens.out", "model.norm.weight.out", "lm_head.in"]
     groups = []
-    residual: dict[tuple[str, str], int] = {
-        ("model.embed_tokens", "out"): shape.hidden,
-        ("model.norm.weight", "out"): shape.hidden,
-        ("lm_head", "in"): shape.hidden,
-    }
     for index in range(shape.layers):
         layer = f"model.layers.{index}"
-        attention, mlp = f"{layer}.self_attn", f"{layer}.mlp"
-        into_ffn = {(f"{mlp}.{name}", "out"): width for name, width in ffn.items()}
-        into_attention = {(f"{attention}.{name}", "out"): width for name, width in qkv.items()}
-        groups.append(ExpectedGroup(f"layer {index} FFN", {**into_ffn, (f"{mlp}.down_proj", "in"): shape.ffn}))
-        groups.append(
-            ExpectedGroup(f"layer {index} attention", {**into_attention, (f"{attention}.o_proj", "in"): query})
-        )
-        residual |= {(name, "in"): shape.hidden for name, _ in (*into_attention, *into_ffn)}
-        residual |= {(name, "out"): shape.hidden for name in (f"{attention}.o_proj", f"{mlp}.down_proj")}
-        residual |= {(f"{layer}.{norm}.weight", "out"): shape.hidden for norm in norms}
-    groups.append(ExpectedGroup("residual", residual))
+        for members in blocks:
+            groups.append(_group((f"{layer}.{path}", roots) for path, roots in members.items()))
+            for path in members:
+                name, _, side = path.rpartition(".")
+                residual.append(f"{layer}.{name}.{'in' if side == 'out' else 'out'}")
+        residual += [f"{layer}.{norm}.weight.out" for norm in norms_of(model_type)]
+    every_channel = tuple(range(shape.hidden))
+    groups.append(_group((path, every_channel) for path in residual))
     return tuple(groups)
 
 
-def differences(expected: tuple[ExpectedGroup, ...], traced: tuple[GroupSnapshot, ...]) -> Iterator[str]:
-    """One readable line for every member that is missing, too much, or has another number of channels. None: the graph
-    is as it must be.
+def _attention(shape: Shape, fused: bool) -> dict[str, Roots]:
+    """The attention group's members. The root is the kv side, where every query channel has one kv channel; where q, k
+    and v are fused it is o_proj.
     """
-    by_member: dict[tuple[str, str], GroupSnapshot] = {}
-    for group in traced:
-        for member in group.members:
-            if member.side == "out":
-                by_member[member.name, member.side] = group
-    unmatched = set(range(len(traced)))
-    for want in expected:
-        root = next(key for key in want.members if key[1] == "out")
-        found = by_member.get(root)
-        if found is None:
-            yield f"{want.title}: {root[0]}.out is in no group"
-            continue
-        unmatched.discard(traced.index(found))
-        have = {(member.name, member.side): member.channels for member in found.members}
-        for name, side in sorted(want.members.keys() - have.keys()):
-            yield f"{want.title}: {name}.{side} is missing from the group"
-        for name, side in sorted(have.keys() - want.members.keys()):
-            yield f"{want.title}: {name}.{side} does not belong to the group"
-        for key in sorted(want.members.keys() & have.keys()):
-            if want.members[key] != have[key]:
-                yield f"{want.title}: {key[0]}.{key[1]} has {have[key]} of {want.members[key]} channels in the group"
-    for index in sorted(unmatched):
-        names = ", ".join(f"{member.name}.{member.side}" for member in traced[index].members[:3])
-        yield f"a group that the architecture does not imply: {names}"
+    size, copies = shape.head_dim, shape.queries_per_kv
+    query, kv = shape.heads * size, shape.kv_heads * size
+    if fused:  # a kv channel that several query heads share goes only with all of them: it has no one root
+        each: Roots = tuple(range(query))
+        shared = tuple(channel if copies == 1 else None for channel in range(kv))
+        return {"self_attn.qkv_proj.out": each + shared * 2, "self_attn.o_proj.in": each}
+    of_kv = tuple(range(kv))
+    of_query = tuple(channel // size // copies * size + channel % size for channel in range(query))
+    members = {"q_proj.out": of_query, "k_proj.out": of_kv, "v_proj.out": of_kv, "o_proj.in": of_query}
+    return {f"self_attn.{path}": roots for path, roots in members.items()}
+
+
+def _ffn(shape: Shape, fused: bool) -> dict[str, Roots]:
+    """The FFN group's members. The root is any, or down_proj where gate and up are fused."""
+    each = tuple(range(shape.ffn))
+    if fused:
+        return {"mlp.gate_up_proj.out": each * 2, "mlp.down_proj.in": each}
+    return {"mlp.gate_proj.out": each, "mlp.up_proj.out": each, "mlp.down_proj.in": each}
+
+
+def _group(members: Iterable[tuple[str, Roots]]) -> GroupSnapshot:
+    found = []
+    for path, roots in members:
+        name, _, side = path.rpartition(".")
+        found.append(Member(name, side, len(roots), index_map(roots, tuple(range(len(roots))))))
+    return GroupSnapshot(tuple(sorted(found)))

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..torch_pruning_api import quiet
+from ..errors import CheckFailed
+from ..torch_pruning_api import dependency_graph, quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,12 +34,13 @@ def example_inputs(model: PreTrainedModel, *, use_cache: bool | None = None) -> 
 def trace(model: PreTrainedModel, *, use_cache: bool | None = None) -> Any:
     """torch-pruning's DependencyGraph of a causal model.
 
-    Raises what torch-pruning raises: without the fix nested-outputs that is AttributeError for a model that returns a
-    cache.
+    Raises CheckFailed where torch-pruning fails: without the fix nested-outputs on every model that returns a cache.
     """
-    import torch_pruning as tp
-
     with quiet():
-        return tp.DependencyGraph().build_dependency(
-            model, example_inputs=example_inputs(model, use_cache=use_cache), ignored_params=[]
-        )
+        inputs = example_inputs(model, use_cache=use_cache)
+        try:
+            return dependency_graph(model, inputs)
+        except CheckFailed:
+            raise
+        except Exception as error:
+            raise CheckFailed(f"torch-pruning can't trace the model: {type(error).__name__}: {error}") from error

@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..resources import data_dir
 from . import smollm2
 from .gguf import dtype_argument, load_gguf
+from .layout import decoder_layers, shape_of
 from .spec import ModelSpec, config_values
 
 if TYPE_CHECKING:
@@ -36,15 +37,18 @@ def load(spec: ModelSpec, *, seed: int = 0) -> LoadedModel:
     """Load `spec`. A model of random or meta weights has no tokenizer.
 
     Raises UserError for every fault of the input: an absent device, a corrupt or incomplete checkpoint, a missing
-    tokenizer, weights that are not finite, a config that transformers refuses.
+    tokenizer, weights that are not finite, a config that transformers refuses, a model that is no causal one of the
+    Llama family.
     """
     device, dtype = resolve_device(spec), resolve_dtype(spec)
     if spec.weights == "pretrained":
         model, tokenizer = _load_pretrained(spec, device, dtype)
+        _check_family(model, spec)
         _check_finite(model, spec)
         _check_vocabulary(model, tokenizer, spec)
         return LoadedModel(spec, model.eval(), tokenizer, model.device, dtype)
     model = _build(load_config(spec), spec, seed, device, dtype)
+    _check_family(model, spec)
     return LoadedModel(spec, model.eval(), None, model.device, dtype)
 
 
@@ -80,7 +84,18 @@ def resolve_dtype(spec: ModelSpec) -> torch.dtype:
 
 
 def load_config(spec: ModelSpec) -> PreTrainedConfig:
-    """The config of a spec, from this machine if it lies here, else from the hub. Raises UserError without one."""
+    """The config of a spec, from this machine if it lies here, else from the hub. Raises UserError without one, and for
+    one that is not of the Llama family.
+    """
+    config = _read_config(spec)
+    try:
+        shape_of(config)
+    except UserError as error:
+        raise UserError(f"model {spec.name!r}: {error}") from None
+    return config
+
+
+def _read_config(spec: ModelSpec) -> PreTrainedConfig:
     from transformers import CONFIG_MAPPING, AutoConfig, __version__
 
     values = config_values(spec)
@@ -182,6 +197,14 @@ def _build(
     with _one_line(spec), torch.random.fork_rng(devices=[]), device:
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config, **arguments)
+
+
+def _check_family(model: PreTrainedModel, spec: ModelSpec) -> None:
+    try:
+        decoder_layers(model)
+        shape_of(model.config)
+    except UserError as error:
+        raise UserError(f"model {spec.name!r}: {error}") from None
 
 
 def _check_finite(model: PreTrainedModel, spec: ModelSpec) -> None:

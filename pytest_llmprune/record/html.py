@@ -4,6 +4,7 @@ loaded from elsewhere.
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Sequence
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..graph.picture import picture
+from ..graph.snapshot import read
+from .recorder import graph_file
 from .schema import Item, RunRecord
 from .terminal import explain, next_command, worst_outcome
 
@@ -57,15 +61,26 @@ def page(record: RunRecord, details: Path) -> str:
         _model(name, [item for item in judged if item.key.model == name], details)
         for name in dict.fromkeys(i.key.model for i in judged)
     ]
+    graphs = [graph for item in record.items if (graph := _graph(details / graph_file(item.key)))]
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         TEMPLATE.read_text(encoding="utf-8")
     )
     return template.render(
         record=record,
         models=models,
+        graphs=graphs,
         overall="fail" if record.exit_status else "pass",
         next_command=next_command(record, ""),
     )
+
+
+def _graph(file: Path) -> dict[str, str] | None:
+    """The picture of a graph that was kept, as the source of an image: so that its styles and the page's don't meet."""
+    if not file.is_file():
+        return None
+    snapshot = read(file)
+    svg = base64.b64encode(picture(snapshot).encode()).decode()
+    return {"alt": f"one decoder layer of {snapshot.name}", "source": f"data:image/svg+xml;base64,{svg}"}
 
 
 def _model(name: str, items: Sequence[Item], details: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from ..errors import CheckFailed
 from ..models.spec import ModelSpec
 from ..prune.recipes import Case
 from .schema import Item, Key
-from .store import Journal
+from .store import Journal, safe
 from .terminal import explain
 
 
@@ -48,6 +48,10 @@ class Recorder:
         self._protocol, self._worst = protocol, worst
         self._details = self._journal.details(str(self.key), details)
 
+    def keep_graph(self, snapshot: str, kind: str = "") -> None:
+        """Keep a graph's snapshot (JSON text) beside the record. kind: tells several graphs of one test apart."""
+        self._journal.file(graph_file(self.key, kind), snapshot)
+
     def item(self, outcome: str = "", seconds: float = 0.0) -> Item:
         """What was recorded so far."""
         return Item(
@@ -62,6 +66,11 @@ class Recorder:
             self._worst,
             self._details,
         )
+
+
+def graph_file(key: Key, kind: str = "") -> str:
+    """The sidecar that keeps the graph of a test."""
+    return safe(f"{key}{kind and '-'}{kind}.graph.json")
 
 
 def key_of(module: str, test: str, parameters: dict[str, Any]) -> Key:

@@ -11,6 +11,7 @@ from ..errors import UserError
 
 SCHEMA = 1
 PREFIX = "llmprune."
+WARNINGS = "torch-pruning-warnings.jsonl"
 
 
 @dataclass(frozen=True, order=True)
@@ -55,7 +56,9 @@ class Item:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Everything a run leaves. planned: the keys of every item, noted before the first ran. exit_status: pytest's."""
+    """Everything a run leaves. planned: the keys of every item, noted before the first ran. exit_status: pytest's.
+    warnings: torch-pruning's own, in one line; they lie in full in the sidecar `WARNINGS`.
+    """
 
     environment: dict[str, str]
     settings: dict[str, Any]
@@ -65,6 +68,7 @@ class RunRecord:
     deselected: dict[str, int] = field(default_factory=dict)
     created: str = ""
     exit_status: int = 0
+    warnings: str = ""
     schema: int = SCHEMA
 
     @property
@@ -104,6 +108,7 @@ def loads(text: str, name: str) -> RunRecord:
             deselected=values["deselected"],
             created=values["created"],
             exit_status=values["exit_status"],
+            warnings=values.get("warnings", ""),
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{name}: the record is damaged: {error}") from None

@@ -35,7 +35,12 @@ def store_dir(root: Path) -> Path:
     """
     python = ".".join(platform.python_version_tuple()[:2])
     name = f"{platform.system()}-{platform.machine()}-py{python}"
-    return root / FOLDER / re.sub(r"[^\w.-]", "_", name)
+    return root / FOLDER / safe(name)
+
+
+def safe(name: str) -> str:
+    """A name as it may stand in a file's."""
+    return re.sub(r"[^\w.-]", "_", name)
 
 
 class Journal:
@@ -75,10 +80,19 @@ class Journal:
 
     def details(self, name: str, values: dict[str, Any]) -> str:
         """Write a sidecar and return its name. An existing one of that name is replaced: the test has run again."""
+        return self.file(f"{name}.json", json.dumps(values, ensure_ascii=False, allow_nan=False))
+
+    def file(self, name: str, text: str) -> str:
+        """The same for a sidecar that is text."""
         self._ensure()
-        file = re.sub(r"[^\w.-]", "_", name) + ".json"
-        write_atomically(self.folder / "details" / file, json.dumps(values, ensure_ascii=False, allow_nan=False))
-        return file
+        write_atomically(self.folder / "details" / safe(name), text)
+        return safe(name)
+
+    def append(self, name: str, text: str) -> None:
+        """Add to the end of a sidecar that several processes write."""
+        self._ensure()
+        with (self.folder / "details" / safe(name)).open("a", encoding="utf-8") as file:
+            file.write(text)
 
     @property
     def planned(self) -> tuple[tuple[Key, ...], dict[str, int]]:
@@ -103,10 +117,9 @@ class Journal:
         """Turn the journal into the next numbered record and remove it. Returns the record's file."""
         store = self.folder.parent
         text = dumps(record)
-        safe = re.sub(r"[^\w.-]", "_", name)
         number = 1 + max((int(file.name[:4]) for file in store.glob("[0-9][0-9][0-9][0-9]_*.json")), default=0)
         while True:
-            target = store / f"{number:04d}_{safe}.json"
+            target = store / f"{number:04d}_{safe(name)}.json"
             try:
                 _write_new(target, text)
                 break

@@ -5,9 +5,10 @@ to type.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from .schema import Item, RunRecord
+from .schema import WARNINGS, Item, RunRecord
 
 COLUMNS = (
     "recipe",
@@ -43,6 +44,9 @@ def lines(record: RunRecord, file: str) -> Iterator[tuple[str, str]]:
         counts[item.outcome] = counts.get(item.outcome, 0) + 1
     measured = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
     yield f"{measured or 'nothing was measured'}; fixes: {', '.join(record.fixes) or 'none'}", ""
+    if record.warnings:
+        full = f"; in full: {Path(file).with_suffix('.details') / WARNINGS}" if file else ""
+        yield f"{record.warnings}{full}", ""
     if file:
         yield f"record: {file}", ""
     yield f"next: {next_command(record, file)}", ""
