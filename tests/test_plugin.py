@@ -103,7 +103,7 @@ def test_meta_weights_run_the_graph_suite_alone_and_say_so(pytester):
     )
     assert result.ret == 0
     record = read(latest(pytester.path))
-    assert {item.key.suite for item in record.items} == {"test_graph", "test_defects"}
+    assert {item.key.suite for item in record.items} == {"test_graph", "test_defects", "test_benchmark"}
     assert "meta weights: there is nothing to compute with" in record.deselected
     result.stdout.fnmatch_lines(["* deselected: meta weights: there is nothing to compute with"])
 
