@@ -170,21 +170,24 @@ def heard() -> list[str]:
 
 
 def summarised(texts: Iterable[str]) -> str:
-    """Warnings of torch-pruning in one line, the lists of unwrapped parameters by their number; empty without any."""
-    counts = Counter(map(_gist, texts))
-    if not counts:
-        return ""
-    total = sum(counts.values())
-    gists = "; ".join(f"{gist} ({count} times)" if count > 1 else gist for gist, count in sorted(counts.items()))
-    return f"torch-pruning warned {'once' if total == 1 else f'{total} times'}: {gists}"
+    """Warnings of torch-pruning in one line, its lists of unwrapped parameters as numbers; empty without any."""
+    texts = list(texts)
+    unwrapped = [re.findall(r"'([^']+)'", text) for text in texts if text.startswith(_UNWRAPPED)]
+    # an object's address tells nothing, and makes equal warnings different
+    others = Counter(re.sub(r" at 0x[0-9a-f]+", "", " ".join(t.split())) for t in texts if not t.startswith(_UNWRAPPED))
+    parts = [_named(unwrapped)] if unwrapped else []
+    parts += [f"{text} ({count} times)" if count > 1 else text for text, count in sorted(others.items())]
+    times = "once" if len(texts) == 1 else f"{len(texts)} times"
+    return f"torch-pruning warned {times}: {'; '.join(parts)}" if parts else ""
 
 
-def _gist(text: str) -> str:
-    if not text.startswith("Unwrapped parameters detected"):
-        return re.sub(r" at 0x[0-9a-f]+", "", " ".join(text.split()))
-    names = re.findall(r"'([^']+)'", text)
-    others = sorted(name for name in names if "norm" not in name)
-    if not others:
-        return f"{len(names)} unwrapped parameters, all of them norms"
+_UNWRAPPED = "Unwrapped parameters detected"
+
+
+def _named(unwrapped: Sequence[Sequence[str]]) -> str:
+    """`61 unwrapped parameters, all of them norms`; of several models, `5 to 61`."""
+    fewest, most = min(map(len, unwrapped)), max(map(len, unwrapped))
+    amount = f"{most}" if fewest == most else f"{fewest} to {most}"
+    others = sorted({name for names in unwrapped for name in names if "norm" not in name})
     shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-    return f"{len(names)} unwrapped parameters, {len(names) - len(others)} of them norms, the others: {shown}"
+    return f"{amount} unwrapped parameters, {f'norms and {shown}' if others else 'all of them norms'}"

@@ -27,7 +27,7 @@ UNKNOWN = "[Warning] Unknown operation <X object at 0x7f00> encountered, which w
         ),
         (
             (OTHERS,),
-            "torch-pruning warned once: 3 unwrapped parameters, 1 of them norms, the others: model.scale, model.shift",
+            "torch-pruning warned once: 3 unwrapped parameters, norms and model.scale, model.shift",
         ),
     ],
 )
