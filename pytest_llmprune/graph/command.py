@@ -94,7 +94,7 @@ def summary(snapshot: GraphSnapshot) -> Iterator[str]:
 
 
 def _members(group: GroupSnapshot) -> str:
-    """`k_proj.out, v_proj.out 64 channels; o_proj.in, q_proj.out 256`"""
+    """`k_proj.out, v_proj.out (64); o_proj.in, q_proj.out (256)`, with numbers of channels."""
     names: dict[int, list[str]] = {}
     for member in group.members:
         names.setdefault(member.channels, []).append(label(*member.key))

@@ -5,7 +5,7 @@ their group, so that a side that is in no group, or in a group of its own, stand
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .expected import norms_of, projections
@@ -38,10 +38,13 @@ NOWHERE = Hue("", NO_GROUP, "in no group")
 
 @dataclass(frozen=True)
 class Side:
-    """The group of one side of a module, and how many channels of the module are in it."""
+    """The group of one side of a module, and how many channels of the module are in it. also: the letters of further
+    groups that have it.
+    """
 
     hue: Hue = NOWHERE
     channels: int = 0
+    also: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,10 @@ class _Painter:
             if drawn:
                 hue = self._hue(group)
                 for member in drawn:
-                    self.sides.setdefault(member.key, Side(hue, member.channels))
+                    side = self.sides.get(member.key)
+                    self.sides[member.key] = (
+                        replace(side, also=f"{side.also}+{hue.letter}") if side else Side(hue, member.channels)
+                    )
 
     def _hue(self, group: GroupSnapshot) -> Hue:
         """The colour of its part for the largest group of each part, another for those that should not be there."""

@@ -59,6 +59,13 @@ def test_a_member_in_a_group_of_its_own_has_another_letter(snapshot, planted, wi
     assert "another group: k_proj.out" in _texts(svg)
 
 
+def test_a_member_in_two_groups_has_both_letters(snapshot, planted):
+    k = ("model.layers.0.self_attn.k_proj", "out")
+    again = planted(snapshot.groups, lambda m: m if m.key == k else None)
+    svg = picture(dataclasses.replace(snapshot, groups=snapshot.groups + again))
+    assert _boxes(svg)["k_proj 2 heads"][:4] == ["R", "64", "A+1", "32"]
+
+
 @pytest.mark.parametrize(
     ("model_type", "boxes"),
     [
