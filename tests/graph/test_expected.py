@@ -109,3 +109,24 @@ def test_a_norm_of_heads_that_joins_the_attention_group_is_named():
         "layers 0, 1 attention: k_norm does not belong here",
         "layers 0, 1 attention: q_norm does not belong here",
     ]
+
+
+def test_query_heads_that_read_another_kv_head_are_told(llama, monkeypatch):
+    from torch_pruning._helpers import _HybridIndex
+    from torch_pruning.dependency import index_mapping
+
+    model = llama(4, 2)
+    with fixes.applied():
+        graph = trace(model)
+        right = index_mapping._GQAIndexMapping.__call__
+
+        def one_head_on(self, idxs):
+            found = right(self, idxs)
+            return found if self.reverse else [_HybridIndex((i.idx + self.head_dim) % 64, i.root_idx) for i in found]
+
+        with monkeypatch.context() as patch:  # undone before the fixes are
+            patch.setattr(index_mapping._GQAIndexMapping, "__call__", one_head_on)
+            found = differences(expected_groups(model.config), groups_of(graph))
+    # v_proj is reached from k_proj through query heads, so it is off by the same
+    members = ("o_proj.in", "q_proj.out", "v_proj.out")
+    assert found == [f"layers 0, 1 attention: other channels of {member} (index map)" for member in members]
