@@ -157,8 +157,6 @@ def _compare(baseline: Path, candidate: Path, fail_on: list[str]) -> int:
 
 
 def _doctor(as_json: bool, folder: Path | None) -> int:
-    import json
-
     from .fixes import doctor
 
     found = doctor.examine()
@@ -218,14 +216,11 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _write_config(config: dict[str, Any] | None, file: Path) -> None:
-    from .record.store import write_atomically
+    from .record.store import write_named
 
     if config is None:
         raise CheckFailed(f"{file} was not written: transformers would refuse the config of what this leaves")
-    try:
-        write_atomically(file, json.dumps(config, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from None
+    write_named(file, json.dumps(config, indent=2) + "\n")
 
 
 def _graph(options: argparse.Namespace) -> int:
@@ -265,7 +260,7 @@ def _models() -> int:
 
 
 def _report(record: Path | None, output: Path | None) -> int:
-    from .record.store import latest, read, write_atomically
+    from .record.store import latest, read, write_named
 
     file = record or latest(Path.cwd())
     found = read(file)
@@ -277,10 +272,7 @@ def _report(record: Path | None, output: Path | None) -> int:
         return FINE
     from .record.html import page
 
-    try:
-        write_atomically(output, page(found, file.with_suffix(".details")))
-    except OSError as error:
-        raise UserError(f"{output}: {error.strerror}") from None
+    write_named(output, page(found, file.with_suffix(".details")))
     print(f"report: {output}")
     return FINE
 

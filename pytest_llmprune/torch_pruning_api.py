@@ -152,14 +152,17 @@ def quiet() -> Iterator[None]:
     """Keep torch-pruning's warnings from the terminal, where the names of a large model's norms bury everything else,
     until `heard` asks for them. Other warnings pass.
     """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
-    for warning in caught:
-        if "torch_pruning" in warning.filename:
-            _heard.append(str(warning.message))
-        else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+    finally:  # what came before an error may explain it
+        for warning in caught:
+            if "torch_pruning" in warning.filename:
+                _heard.append(str(warning.message))
+            else:
+                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def heard() -> list[str]:

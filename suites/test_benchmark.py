@@ -1,6 +1,6 @@
 """How long does torch-pruning take to trace, to group, and to prune? Measured with pytest-benchmark, never judged here.
 
-A baseline judges it: `--llmprune-fail-on prune-time:30%`.
+A baseline judges it: `--llmprune-fail-on step-time:30%`.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ import warnings
 
 import pytest
 
+from pytest_llmprune import fixes
+from pytest_llmprune.errors import CheckFailed
 from pytest_llmprune.graph.trace import trace
 from pytest_llmprune.torch_pruning_api import heard, quiet, summarised
 
@@ -43,6 +45,14 @@ def test_tracing_shows_no_warning_and_keeps_its_full_text(llama, recwarn):
     assert text.startswith("Unwrapped parameters detected: [")
     assert text.count("norm.weight'") == 5
     assert heard() == []
+
+
+def test_what_torch_pruning_warned_of_before_it_failed_is_kept(llama):
+    heard()
+    with fixes.applied(()), pytest.raises(CheckFailed, match="can't trace the model"):
+        trace(llama(4, 2), use_cache=True)
+    (text,) = heard()
+    assert text.startswith("Unwrapped parameters detected: [")
 
 
 def test_warnings_of_others_are_shown():

@@ -45,7 +45,7 @@ def mapping_clusters(graph):
     order of the graph. Made once: pruning changes sizes, not nodes."""
     if getattr(graph, "_mapping_clusters", None) is None:
         types = (ops.OPTYPE.CONCAT, ops.OPTYPE.SPLIT, ops.OPTYPE.RESHAPE, ops.OPTYPE.UNBIND, ops.OPTYPE.EXPAND, ops.OPTYPE.SLICE)
-        mapping = {
+        mapping = { # fused attention is mapped by the fix sdpa-gqa, and by nothing without it
             node: i for i, node in enumerate(graph.module2node.values())
             if node.type in types or "ScaledDotProduct" in str(getattr(node.module, "_grad_fn", ""))
         }

@@ -42,12 +42,15 @@ def write(ids: Iterable[str], folder: Path) -> list[Path]:
 def series(fixes: Iterable[Fix]) -> Iterator[tuple[Fix, str]]:
     """Each fix with its patch: a few words on it, and a unified diff from the tree that the fixes before it leave."""
     tree: dict[str, str] = {}
+    added: set[Addition] = set()  # fixes may share one
     for fix in fixes:
         names = {edit.module for edit in fix.edits} | {addition.module for addition in fix.additions}
         before = {name: tree[name] if name in tree else _file(name).read_text("utf-8") for name in names}
         after = dict(before)
         for addition in fix.additions:
-            after[addition.module] = _added(after[addition.module], addition, fix)
+            if addition not in added:
+                after[addition.module] = _added(after[addition.module], addition, fix)
+        added.update(fix.additions)
         for edit in fix.edits:
             after[edit.module] = _edited(after[edit.module], edit)
         tree |= after

@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..fixes.expectation import chosen
 from ..models.load import load
 from ..models.spec import ModelSpec, check
-from ..record.store import write_atomically
+from ..record.store import write_named
 from ..torch_pruning_api import heard, summarised
 from .budget import propagation_budget
 from .diff import differences, other_model
@@ -38,10 +38,10 @@ def show(spec: ModelSpec, asked_fixes: str, output: Path | None, drawing: Path |
         graph = trace(model)
         snapshot = snapshot_of(graph, spec.name, groups_of(graph))
     if output:
-        _write(output, dumps(snapshot))
+        write_named(output, dumps(snapshot))
         print(f"snapshot: {output} ({len(snapshot.groups)} groups, {fingerprint(snapshot.groups)})")
     if drawing:
-        _write(drawing, picture(snapshot))
+        write_named(drawing, picture(snapshot))
         print(f"picture: {drawing}")
     if not output and not drawing:
         print("\n".join(summary(snapshot)))
@@ -112,10 +112,3 @@ def _residual(group: GroupSnapshot) -> str:
         where = f"in layers {ranges(sorted(numbers))} " if numbers else ""
         by_extent.setdefault((where, channels), []).append(name)
     return "; ".join(f"{where}{', '.join(names)} ({width})" for (where, width), names in sorted(by_extent.items()))
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        write_atomically(file, text)
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from None

@@ -12,7 +12,7 @@ from ..errors import CheckFailed, UserError
 from ..graph.budget import propagation_budget
 from ..graph.trace import trace
 from ..models.layout import Shape
-from ..models.load import load_config, meta_model
+from ..models.load import build_on_meta, load_config, meta_model
 from ..models.spec import ModelSpec
 from ..quality.cost import Size, size_of
 from .apply import apply_plan
@@ -112,16 +112,12 @@ def _kinds(before: Shapes, after: Shapes) -> tuple[Kind, ...]:
 
 def _config(model: PreTrainedModel, shapes: Shapes) -> dict[str, Any] | None:
     """The config that a checkpoint of `model` is written with, once a model made from it has shown these shapes."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
     try:
         config = readable_config(model.config)
     except CheckFailed:
         return None
     try:
-        with torch.device("meta"):
-            rebuilt = AutoModelForCausalLM.from_config(config)
+        rebuilt = build_on_meta(config)
     except Exception as error:  # whatever a model's constructor raises
         raise CheckFailed(f"no model can be made from the pruned config: {error}") from error
     found = _shapes(rebuilt)

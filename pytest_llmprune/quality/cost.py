@@ -131,7 +131,5 @@ def peak_memory(device: torch.device) -> int | None:
 
 def growth_exponent(seconds: dict[int, float]) -> float:
     """b of seconds = a * size ** b, fitted by least squares on logarithms: 1 is linear, 2 quadratic."""
-    sizes, times = [math.log(size) for size in seconds], [math.log(time) for time in seconds.values()]
-    mean_size, mean_time = statistics.fmean(sizes), statistics.fmean(times)
-    covariance = sum((size - mean_size) * (time - mean_time) for size, time in zip(sizes, times, strict=True))
-    return covariance / sum((size - mean_size) ** 2 for size in sizes)
+    logarithms = [math.log(size) for size in seconds], [math.log(time) for time in seconds.values()]
+    return statistics.linear_regression(*logarithms).slope

@@ -17,7 +17,7 @@ from .schema import Item, RunRecord
 HIGHER_IS_BETTER = frozenset(
     {"coherence", "coherence_ratio", "distinct2", "prefill", "prefill_ratio", "decode", "decode_ratio"}
 )
-TIMINGS = frozenset({"prefill", "decode", "prune_time", "trace_time", "group_time"})
+TIMINGS = frozenset({"prefill", "decode", "prune_time", "trace_time", "group_time", "plan_time", "step_time"})
 BROKEN, CHANGED, HEALED = "broken", "changed", "healed"
 DONE = frozenset({"passed", "failed", "xfailed", "xpassed"})
 

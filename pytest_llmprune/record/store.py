@@ -152,6 +152,14 @@ def latest(root: Path) -> Path:
     return files[-1]
 
 
+def write_named(target: Path, text: str) -> None:
+    """`write_atomically` for a file that the user named. Raises UserError if it can't be written."""
+    try:
+        write_atomically(target, text)
+    except OSError as error:
+        raise UserError(f"{target}: {error.strerror}") from None
+
+
 def write_atomically(target: Path, text: str) -> None:
     """Write a whole file or nothing; what stood there is replaced."""
     draft = _draft(target, text)

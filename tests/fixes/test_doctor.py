@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -163,6 +164,13 @@ def test_the_patches_are_a_numbered_series_with_a_test_each(patches):
         f"test_{id.replace('-', '_')}.py" for id in fixes.FIXES
     }
     assert not [file.name for file in patches.iterdir() if "llmprune" in file.read_text()]
+
+
+def test_what_fixes_share_is_added_once(patches):
+    series = "".join(file.read_text() for file in patches.glob("*.patch"))
+    added = re.findall(r"^\+(?:def|class) (\w+)", series, flags=re.MULTILINE)
+    assert "_HybridIndices" in added
+    assert len(added) == len(set(added))
 
 
 def test_the_patches_apply_with_git_and_remove_every_defect_and_only_then_do_their_tests_pass(patches, tmp_path):
