@@ -14,6 +14,7 @@ from typing import Any
 
 from . import __version__, resources
 from .errors import CheckFailed, UserError
+from .record import command as record_command
 from .words import DTYPES, RECIPES, WEIGHTS
 
 FINE, FAILED, USAGE, UNDECIDED = 0, 1, 2, 3
@@ -65,12 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     commands.add_parser("models", help="list the models that can be named without a path")
 
-    compared = commands.add_parser("compare", help="hold one record against another: what broke, healed, changed")
-    compared.add_argument("baseline", type=Path, help="the record to compare with")
-    compared.add_argument("candidate", type=Path, help="the record to judge")
-    compared.add_argument(
-        "--fail-on", action="append", default=[], metavar="MEASUREMENT:PERCENT", help="for example ppl:2%%; repeatable"
-    )
+    record_command.add_parsers(commands)
 
     graph = commands.add_parser(
         "graph",
@@ -95,8 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given[:1] == ["gate"] and given[1:2] not in (["-h"], ["--help"]):
             return _gate(given[1:])
         options = parser.parse_args(given)
-        if options.command == "compare":
-            return _compare(options.baseline, options.candidate, options.fail_on)
+        if "run" in options:
+            return int(options.run(options))
         if options.command == "doctor":
             return _doctor(options.json, options.patch)
         if options.command == "plan":
@@ -144,16 +140,6 @@ def _gate(arguments: list[str]) -> int:
             if bad and not record.missing and all(item.verdicts for item in bad) and "fail" not in verdicts:
                 return UNDECIDED
     return code if code in (FINE, FAILED) else USAGE
-
-
-def _compare(baseline: Path, candidate: Path, fail_on: list[str]) -> int:
-    from .record.compare import compare, lines, parse_fail_on
-    from .record.store import read
-
-    comparison = compare(read(baseline), read(candidate), [parse_fail_on(text) for text in fail_on])
-    for text, _ in lines(comparison, str(baseline)):
-        print(text)
-    return {"safe": FINE, "broken": FAILED, "changed": UNDECIDED}[comparison.verdict]
 
 
 def _doctor(as_json: bool, folder: Path | None) -> int:

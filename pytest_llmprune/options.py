@@ -123,7 +123,7 @@ def _gate(text: str) -> Any:
 
 
 def _fail_on(text: str) -> Any:
-    from .record.compare import parse_fail_on
+    from .record.measured import parse_fail_on
 
     return parse_fail_on(text)
 

@@ -65,6 +65,8 @@ def pytest_configure(config: pytest.Config) -> None:
         hooks.check()
 
 
+REASON_LENGTH = 300
+
 _alias_taken = pytest.StashKey[bool]()
 _recorder = pytest.StashKey["Recorder"]()
 
@@ -79,6 +81,7 @@ class Hooks:
         self._asked: bool | None = None
         self._journal: str | None = None
         self._deselected: dict[str, int] = {}
+        self._left_out: list[pytest.Item] = []
 
     @property
     def run(self) -> Run:
@@ -93,8 +96,13 @@ class Hooks:
             except UserError as error:
                 raise pytest.UsageError(str(error)) from None
             is_worker = self.workerinput is not None
-            self._run = Run.start(settings, self.config.invocation_params.dir, self.journal, is_worker)
+            self._run = Run.start(settings, self.config.invocation_params.dir, self.journal, is_worker, self._workers)
         return self._run
+
+    @property
+    def _workers(self) -> int:
+        workers = getattr(self.config.option, "numprocesses", None) or 0  # pytest-xdist's
+        return int((self.workerinput or {}).get("workercount", workers))
 
     def is_asked(self) -> bool:
         """Whether an option was given, or an argument names the suites. Cheap, and imports nothing."""
@@ -164,6 +172,9 @@ class Hooks:
             self.config.hook.pytest_deselected(items=dropped)
             items[:] = kept
 
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        self._left_out += [item for item in items if _is_ours(item)]
+
     def _reason_to_deselect(self, item: pytest.Item) -> str | None:
         spec = _parameters(item).get("llm_spec")
         fixtures = getattr(item, "fixturenames", ())
@@ -177,7 +188,7 @@ class Hooks:
             from .errors import UserError
 
             try:
-                self.run.plan([_key(item) for item in ours], self._deselected)
+                self.run.plan(map(_key, ours), self._deselected, map(_key, self._left_out))
             except UserError as error:
                 raise pytest.UsageError(str(error)) from None
 
@@ -230,10 +241,12 @@ class Hooks:
         if self.workerinput is not None or (report.when != "call" and report.outcome == "passed"):
             return
         if any(name == "llmprune.key" for name, _ in report.user_properties):
+            from dataclasses import replace
+
             from .record.schema import from_properties
 
             if item := from_properties(report.user_properties, _outcome(report), report.duration):
-                self.run.log(item)
+                self.run.log(replace(item, reason=_reason(report)))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -284,3 +297,15 @@ def _outcome(report: pytest.TestReport) -> str:
     if report.when != "call" and report.outcome == "failed":
         return "error"
     return report.outcome
+
+
+def _reason(report: pytest.TestReport) -> str:
+    """Why a test did not pass, in one line; empty for one that did."""
+    if report.outcome == "passed" or report.longrepr is None:
+        return ""
+    if isinstance(report.longrepr, tuple):
+        text = report.longrepr[2].removeprefix("Skipped: ")
+    else:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        text = crash.message if crash else str(report.longrepr)
+    return " ".join((getattr(report, "wasxfail", "") or text).split())[:REASON_LENGTH]

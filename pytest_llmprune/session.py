@@ -7,8 +7,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from . import resources
 from .errors import UserError
 from .fixes.registry import FIXES, applicable
 from .models.spec import ModelSpec
-from .record.compare import BROKEN, Comparison, compare
-from .record.compare import lines as comparison_lines
+from .record.compare import Comparison, compare
 from .record.environment import PACKAGES, environment
-from .record.schema import WARNINGS, Item, Key, RunRecord, dumps
-from .record.store import Journal, read, store_dir, write_atomically
+from .record.render import findings as comparison_lines
+from .record.schema import WARNINGS, Item, Key, RunRecord
+from .record.store import Journal, Kept, details_of, read_kept, store_dir, write_atomically, write_kept
 from .settings import Settings
 from .torch_pruning_api import heard, summarised
 
@@ -35,15 +35,16 @@ class Run:
     root: Path
     journal: Journal
     is_worker: bool = False
+    workers: int = 0
     record_file: Path | None = None
     record: RunRecord | None = None
     comparison: Comparison | None = None
     trouble: str = ""
 
     @classmethod
-    def start(cls, settings: Settings, root: Path, journal: str, is_worker: bool) -> Run:
-        """journal: the folder that the main process chose."""
-        return cls(settings, root, Journal(Path(journal)), is_worker)
+    def start(cls, settings: Settings, root: Path, journal: str, is_worker: bool, workers: int = 0) -> Run:
+        """journal: the folder that the main process chose. workers: how many there are, 0 without pytest-xdist."""
+        return cls(settings, root, Journal(Path(journal)), is_worker, workers)
 
     def header(self, given_alias_taken: bool) -> list[str]:
         """Lines for the header: models, versions and fixes. Reads files and metadata; imports nothing heavy."""
@@ -90,9 +91,9 @@ class Run:
             return "random weights: a model that is no language model has no quality to judge"
         return None
 
-    def plan(self, keys: Sequence[Key], deselected: dict[str, int]) -> None:
-        """Note what is going to run. Raises UserError if nothing can be written."""
-        self.journal.plan(keys, deselected)
+    def plan(self, keys: Iterable[Key], deselected: dict[str, int], left_out: Iterable[Key] = ()) -> None:
+        """Note what is going to run, and what was not selected. Raises UserError if nothing can be written."""
+        self.journal.plan(keys, deselected, left_out, self._settings_json())
 
     def log(self, item: Item) -> None:
         """Keep one finished item (main process only)."""
@@ -105,44 +106,37 @@ class Run:
         A run that passed but measured nothing, or left planned items unfinished, is turned into a failure. An
         interrupted one stays a journal.
         """
-        planned, deselected = self.journal.planned
+        planned, _ = self.journal.planned
         if planned and (texts := heard()):
             self.journal.append(WARNINGS, "".join(json.dumps(text) + "\n" for text in texts))
-        if self.is_worker or not planned:
+        if self.is_worker:
             return exit_status
+        if not planned:
+            if self.settings.baseline:
+                self.trouble = f"nothing ran, so nothing was compared with {self.settings.baseline}"
+            return exit_status or int(bool(self.trouble))
         if exit_status not in (0, 1):
             self.trouble = f"interrupted; what was done is kept in {self._relative(self.journal.folder)}"
             return exit_status
-        latest = {item.key: item for item in self.journal.items}
-        record = RunRecord(
-            environment=environment(self.root),
-            settings=self._settings_json(),
-            fixes=_fixes_that_ran(self.journal),
-            planned=planned,
-            items=tuple(latest.values()),
-            deselected=deselected,
-            created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            exit_status=exit_status,
-            warnings=_warnings_that_came(self.journal),
-        )
+        record = so_far(self.journal, environment(self.root), exit_status)
         if exit_status == 0 and record.missing:
             self.trouble, exit_status = f"{len(record.missing)} planned items did not finish", 1
         elif exit_status == 0 and all(item.outcome == "skipped" for item in record.items):
             self.trouble, exit_status = "every item was skipped: nothing was measured, so nothing has passed", 1
         if self.settings.baseline:
-            self.comparison = compare(read(self.settings.baseline), record, self.settings.fail_on)
-            exit_status = exit_status or int(self.comparison.verdict == BROKEN)
-        record = RunRecord(**{**vars(record), "exit_status": exit_status})
-        self.record = record
+            kept = Kept(record, self.journal.folder / "details")
+            self.comparison = compare(read_kept(self.settings.baseline), kept, self.settings.fail_on)
+            exit_status = exit_status or int(self.comparison.fails)
+        self.record = record = replace(record, exit_status=exit_status)
         name = "-".join(spec.label for spec in self.settings.models)
         try:
             self.record_file = self.journal.finish(record, name)
             if self.settings.record:
-                write_atomically(self.settings.record, dumps(record))
+                write_kept(Kept(record, details_of(self.record_file)), self.settings.record)
             if self.settings.report:
                 from .record.html import page
 
-                write_atomically(self.settings.report, page(record, self.record_file.with_suffix(".details")))
+                write_atomically(self.settings.report, page(record, details_of(self.record_file)))
         except OSError as error:
             self.trouble, exit_status = f"the record could not be written: {error.strerror} ({error.filename})", 1
         return exit_status
@@ -181,9 +175,28 @@ class Run:
             "fixes": s.fixes,
             "gates": [str(gate) for gate in s.gates],
             "seed": s.seed,
+            "workers": self.workers,
             "suites": resources.suites_argument(),
             "arguments": s.arguments,
         }
+
+
+def so_far(journal: Journal, versions: dict[str, str], exit_status: int) -> RunRecord:
+    """The record of what a journal holds, of a run that has ended or was cut short."""
+    planned, deselected = journal.planned
+    latest = {item.key: item for item in journal.items}
+    return RunRecord(
+        environment=versions,
+        settings=journal.settings,
+        fixes=_fixes_that_ran(journal),
+        planned=planned,
+        items=tuple(latest.values()),
+        deselected=deselected,
+        created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        exit_status=exit_status,
+        warnings=_warnings_that_came(journal),
+        left_out=journal.left_out,
+    )
 
 
 def note_fixes(journal: Journal, ids: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from .models.spec import ModelSpec, check, config_values
 from .options import OPTIONS, Option
 from .prune.recipes import Case, distinct
 from .quality.gate import Gate
-from .record.compare import FailOn
+from .record.measured import FailOn
 from .words import IMPORTANCES
 
 

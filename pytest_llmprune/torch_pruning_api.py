@@ -9,7 +9,7 @@ import inspect
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -87,15 +87,20 @@ def in_channels() -> Any:
     return tp.prune_linear_in_channels
 
 
-def dependency_graph(model: nn.Module, example_inputs: dict[str, Any]) -> Any:
-    """torch-pruning's DependencyGraph of a model. Raises what torch-pruning raises."""
+def dependency_graph(
+    model: nn.Module, example_inputs: dict[str, Any], outputs: Callable[[Any], Any] | None = None
+) -> Any:
+    """torch-pruning's DependencyGraph of a model. outputs: picks what of the model's output to trace; None: all.
+
+    Raises what torch-pruning raises.
+    """
     import torch_pruning as tp
 
     graph = tp.DependencyGraph()
     # from 1.3.7 to 1.5.2 the default is None, which get_pruning_group iterates; 1.2.5 has no such argument
     known = inspect.signature(graph.build_dependency).parameters
     ignored: dict[str, Any] = {"ignored_params": []} if "ignored_params" in known else {}
-    return graph.build_dependency(model, example_inputs=example_inputs, **ignored)
+    return graph.build_dependency(model, example_inputs=example_inputs, output_transform=outputs, **ignored)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ CASE = Case("ffn", 0.2, "random")  # no time goes into ranking
 
 @pytest.fixture
 def timed(benchmark, llm_dense, llm_record):
-    """`timed(name, function, setup)` runs a function ROUNDS times after a warm-up and records the median in seconds."""
+    """`timed(name, function, setup)` runs a function ROUNDS times after a warm-up and records the median in seconds,
+    with the fastest and the slowest round."""
     if benchmark.disabled:
         pytest.skip("pytest-benchmark measures nothing under xdist or with --benchmark-disable")
 
@@ -49,7 +50,8 @@ def timed(benchmark, llm_dense, llm_record):
             machine=platform.machine(),
             peak_memory=peak_memory(llm_dense.device),
         )
-        llm_record.measure(name, benchmark.stats.stats.median)
+        rounds = benchmark.stats.stats
+        llm_record.measure(name, rounds.median, (rounds.min, rounds.max))
 
     return measure
 

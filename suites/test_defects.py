@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from pytest_llmprune.fixes import FIXES
-from pytest_llmprune.fixes.expectation import NOT_PROBED, disagreement, installed
+from pytest_llmprune.fixes.expectation import ABSENT, NOT_PROBED, PRESENT, disagreement, installed
 
 
 @pytest.mark.parametrize("defect", FIXES)
 def test_a_defect_shows_where_it_is_expected_and_nowhere_else(defect, llm_defects, llm_record):
     found = llm_defects[defect]
-    llm_record.note(f"{found.outcome} {found.reason}".strip())
+    if found.outcome in (PRESENT, ABSENT):
+        llm_record.measure("defect", float(found.outcome == PRESENT))
     if message := disagreement(FIXES[defect], found, installed()):
         pytest.fail(message, pytrace=False)
     if found.outcome == NOT_PROBED:

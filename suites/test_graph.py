@@ -27,13 +27,17 @@ def _groups(graph, **arguments):
         return groups_of(graph, **arguments)
 
 
-def _miniature_graphs(config, attention):
-    """(use_cache, graph) of the miniature, without and with a cache."""
+def _miniature(config, attention):
     try:
-        model = miniature(config, attention=attention)
+        return miniature(config, attention=attention)
     except ValueError as refusal:
         why = str(refusal).splitlines()[0][:80]
         pytest.skip(f"transformers has no {attention} attention for {config.model_type}: {why}")
+
+
+def _miniature_graphs(config, attention):
+    """(use_cache, graph) of the miniature, without and with a cache."""
+    model = _miniature(config, attention)
     for use_cache in (False, True):
         with propagation_budget():
             yield use_cache, trace(model, use_cache=use_cache)
@@ -79,6 +83,16 @@ def test_heads_of_the_miniature_go_with_the_heads_the_config_implies(
             lines = head_map_differences(graph)
         found += [f"{line} (use_cache={use_cache})" for line in lines]
     _fail(found)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_propagation_ends_in_a_graph_of_the_logits_of_the_miniature_with_a_cache(
+    llm_config, llm_fixes, llm_record, attention
+):
+    model = _miniature(llm_config, attention)
+    with propagation_budget():  # so torch-pruning's own example of pruning LLMs traces them
+        graph = trace(model, use_cache=True, outputs=lambda output: output.logits)
+        groups_of(graph, every_root=True)
 
 
 def test_a_published_architecture_at_full_size_has_the_groups_it_implies(full_llama_graph, llm_record):

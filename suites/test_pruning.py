@@ -50,6 +50,7 @@ def test_pruned_equals_masked(llm_dense, llm_pruned, llm_case, llm_record):
 
 def test_pruned_is_smaller_and_its_config_agrees_with_its_weights(llm_dense, llm_pruned, llm_record):
     before, after = size_of(llm_dense.model), size_of(llm_pruned.model)
+    llm_record.keep_plan(llm_pruned.plan)
     for part in llm_pruned.plan.reductions:
         llm_record.note(f"{part.removed} of {part.total} {part.unit} removed")
     assert after.params < before.params

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -36,8 +37,16 @@ def test_gate_report_and_models(llmprune, tmp_path):
     newest = str(next(tmp_path.glob(".llmprune/*/0001_tiny.json")).relative_to(tmp_path))
     same = llmprune("compare", newest, newest, "--fail-on", "ppl:0.1%")
     assert same.returncode == 0
-    assert same.stdout == f"safe against {newest}: 1 items compared\n"
+    assert same.stdout.endswith(f"safe against {newest}: 1 item compared\n")
+    values = json.loads(llmprune("compare", newest, newest, "--format", "json").stdout)
+    shift = next(shift for shift in values["measurements"] if shift["name"] == "ppl")
+    assert (values["verdict"], shift["low"], shift["basis"]) == ("safe", 1.0, "paired over equal windows")
     assert llmprune("compare", newest, newest, "--fail-on", "trace-time:1%").returncode == 1
+
+    accepted = llmprune("accept", newest)
+    assert accepted.returncode == 0
+    assert ": 1 items, accepted by " in accepted.stdout
+    assert llmprune("compare", "llmprune-baseline.json", newest, "--fail-on", "ppl:0.1%").returncode == 0
 
     models = llmprune("models")
     assert models.returncode == 0
@@ -69,6 +78,8 @@ def test_a_gate_that_fails_exits_1_and_one_that_is_undecided_3(llmprune):
         (("report", "none.json"), "llmprune: none.json: no record can be read: No such file or directory"),
         (("report",), "llmprune: no record under "),
         (("compare", "a.json", "b.json"), "llmprune: a.json: no record can be read: No such file or directory"),
+        (("accept", "a.json"), "llmprune: a.json: no record can be read: No such file or directory"),
+        (("compare", "a.json", "b.json", "--fail-on", "speed:1%"), "unknown measurement 'speed'"),
         (("report", "--colour"), "unrecognized arguments: --colour"),
         (("gate", "tinny"), "ERROR: unknown model 'tinny'"),
         (("gate", "--llmprune-prune", "ffn:2"), "the ratio 2 is not between 0 and 1"),

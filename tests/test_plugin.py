@@ -196,12 +196,12 @@ def test_a_baseline_is_held_against_the_run(pytester, plugin_args):
     fewer = pytester.runpytest_subprocess(*against, "-k", "one")
     assert fewer.ret == 1
     fewer.stdout.fnmatch_lines(
-        ["broken: *::test_two[[][]]: is not in the candidate", "broken against base.json: 1 items*"]
+        ["broken: *::test_two[[][]]: was deselected, so it is not compared", "broken against base.json: 1 item*"]
     )
 
     pytester._monkeypatch.setenv("PPL", "60")
     worse = pytester.runpytest_subprocess(*against, "--llmprune-fail-on", "ppl:1%")
     assert worse.ret == 1
     worse.stdout.fnmatch_lines(
-        ["*ppl 50 before, 60 now: 20% worse, more than 1%", "broken against base.json: 2 items*"]
+        ["*ppl 50 before, 60 now: 20% worse, more than 1% (*)", "broken against base.json: 2 items*"]
     )

@@ -4,6 +4,7 @@ propagation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckFailed
@@ -31,15 +32,15 @@ def example_inputs(model: PreTrainedModel, *, use_cache: bool | None = None) -> 
     return inputs
 
 
-def trace(model: PreTrainedModel, *, use_cache: bool | None = None) -> Any:
-    """torch-pruning's DependencyGraph of a causal model.
+def trace(model: PreTrainedModel, *, use_cache: bool | None = None, outputs: Callable[[Any], Any] | None = None) -> Any:
+    """torch-pruning's DependencyGraph of a causal model, from all that it returns or what `outputs` picks of it.
 
     Raises CheckFailed where torch-pruning fails: without the fix nested-outputs on every model that returns a cache.
     """
     with quiet():
         inputs = example_inputs(model, use_cache=use_cache)
         try:
-            return dependency_graph(model, inputs)
+            return dependency_graph(model, inputs, outputs)
         except CheckFailed:
             raise
         except Exception as error:

@@ -20,6 +20,7 @@ def environment(root: Path | None = None) -> dict[str, str]:
         "llmprune": __version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
+        "host": platform.node(),
     }
     for package in PACKAGES:
         try:

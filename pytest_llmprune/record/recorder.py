@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckFailed
+from ..graph.names import place_of, title
 from ..models.spec import ModelSpec
 from ..prune.recipes import Case
 from .schema import Item, Key
 from .store import Journal, safe
 from .terminal import explain
+
+if TYPE_CHECKING:
+    from ..prune.plan import PruningPlan
 
 
 class Recorder:
@@ -52,6 +58,12 @@ class Recorder:
         """Keep a graph's snapshot (JSON text) beside the record. kind: tells several graphs of one test apart."""
         self._journal.file(graph_file(self.key, kind), snapshot)
 
+    def keep_plan(self, plan: PruningPlan) -> None:
+        """Keep which channels a pruning removed beside the record, and their fingerprint in it."""
+        text = plan_text(plan)
+        self._journal.file(plan_file(self.key), text)
+        self.note(f"removed channels {hashlib.sha256(text.encode()).hexdigest()[:16]}")
+
     def item(self, outcome: str = "", seconds: float = 0.0) -> Item:
         """What was recorded so far."""
         return Item(
@@ -71,6 +83,20 @@ class Recorder:
 def graph_file(key: Key, kind: str = "") -> str:
     """The sidecar that keeps the graph of a test."""
     return safe(f"{key}{kind and '-'}{kind}.graph.json")
+
+
+def plan_file(key: Key) -> str:
+    """The sidecar that keeps which channels a test's pruning removed."""
+    return safe(f"{key}.plan.json")
+
+
+def plan_text(plan: PruningPlan) -> str:
+    """{place: indices of the channels that go} as JSON, whichever layer of a group torch-pruning started from."""
+    places = {}
+    for removal in plan.removals:
+        part, layer = place_of([(removal.module, "out" if removal.out else "in")])
+        places[title(part, [layer])] = removal.indices
+    return json.dumps(places, indent=1) + "\n"
 
 
 def key_of(module: str, test: str, parameters: dict[str, Any]) -> Key:

@@ -37,7 +37,9 @@ class Key:
 
 @dataclass(frozen=True)
 class Item:
-    """One test's part of the record. outcome: passed, failed, error, skipped, xfailed or xpassed."""
+    """One test's part of the record. outcome: passed, failed, error, skipped, xfailed or xpassed. reason: in one line,
+    why it did not pass.
+    """
 
     key: Key
     outcome: str
@@ -49,15 +51,26 @@ class Item:
     notes: tuple[str, ...] = ()
     worst: str = ""
     details: str = ""
+    reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 @dataclass(frozen=True)
+class Acceptance:
+    """Who made a record the baseline, when, and what was different from the baseline before."""
+
+    by: str
+    at: str
+    findings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """Everything a run leaves. planned: the keys of every item, noted before the first ran. exit_status: pytest's.
-    warnings: torch-pruning's own, in one line; they lie in full in the sidecar `WARNINGS`.
+    warnings: torch-pruning's own, in one line; they lie in full in the sidecar `WARNINGS`. left_out: the keys that were
+    collected and not selected (`-k`). accepted: who made it, and the baselines before it, the baseline.
     """
 
     environment: dict[str, str]
@@ -69,6 +82,8 @@ class RunRecord:
     created: str = ""
     exit_status: int = 0
     warnings: str = ""
+    left_out: tuple[Key, ...] = ()
+    accepted: tuple[Acceptance, ...] = ()
     schema: int = SCHEMA
 
     @property
@@ -91,7 +106,7 @@ def dumps(record: RunRecord) -> str:
 def loads(text: str, name: str) -> RunRecord:
     """The record in a JSON text. Raises UserError, naming `name`, if it is none, cut short, or of another schema."""
     try:
-        values = json.loads(text)
+        values = json.loads(text, parse_constant=_no_number)
     except ValueError as error:
         raise UserError(f"{name}: no record: {error}") from None
     if not isinstance(values, dict) or "schema" not in values:
@@ -109,9 +124,18 @@ def loads(text: str, name: str) -> RunRecord:
             created=values["created"],
             exit_status=values["exit_status"],
             warnings=values.get("warnings", ""),
+            left_out=tuple(Key(**key) for key in values.get("left_out", ())),
+            accepted=tuple(
+                Acceptance(one["by"], one["at"], tuple(one["findings"])) for one in values.get("accepted", ())
+            ),
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{name}: the record is damaged: {error}") from None
+
+
+def _no_number(text: str) -> float:
+    """What JSON does not know, and Python would read: a NaN is smaller than every threshold."""
+    raise ValueError(f"{text} is no number that was measured")
 
 
 def item_from_json(values: Mapping[str, Any]) -> Item:

@@ -19,7 +19,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,14 @@ def safe(name: str) -> str:
     return re.sub(r"[^\w.-]", "_", name)
 
 
+@dataclass(frozen=True)
+class Kept:
+    """A record, and the folder of its sidecars, which need not exist."""
+
+    record: RunRecord
+    details: Path
+
+
 class Journal:
     """A run that goes on. The process that reports makes it; workers only write plan and details into its folder."""
 
@@ -63,10 +71,21 @@ class Journal:
         except OSError as error:
             raise UserError(f"no record can be kept in {self.folder}: {error.strerror}") from None
 
-    def plan(self, keys: Iterable[Key], deselected: dict[str, int]) -> None:
-        """Note what is going to run, once: all workers collect the same, the first to come writes."""
+    def plan(
+        self,
+        keys: Iterable[Key],
+        deselected: dict[str, int],
+        left_out: Iterable[Key] = (),
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        """Note what is going to run and what is not, once: all workers collect the same, the first to come writes."""
         self._ensure()
-        values = {"planned": [asdict(key) for key in keys], "deselected": deselected}
+        values = {
+            "planned": [asdict(key) for key in keys],
+            "deselected": deselected,
+            "left_out": [asdict(key) for key in left_out],
+            "settings": settings or {},
+        }
         with contextlib.suppress(FileExistsError):
             _write_new(self.folder / "plan.json", json.dumps(values))
 
@@ -97,11 +116,24 @@ class Journal:
     @property
     def planned(self) -> tuple[tuple[Key, ...], dict[str, int]]:
         """The keys that were planned and how many items were deselected, by reason."""
+        values = self._plan()
+        return tuple(Key(**key) for key in values["planned"]), values["deselected"]
+
+    @property
+    def left_out(self) -> tuple[Key, ...]:
+        """The keys that were collected and not selected."""
+        return tuple(Key(**key) for key in self._plan()["left_out"])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that the run has."""
+        return dict(self._plan()["settings"])
+
+    def _plan(self) -> dict[str, Any]:
         file = self.folder / "plan.json"
         if not file.is_file():
-            return (), {}
-        values = json.loads(file.read_text())
-        return tuple(Key(**key) for key in values["planned"]), values["deselected"]
+            return {"planned": [], "deselected": {}, "left_out": [], "settings": {}}
+        return dict(json.loads(file.read_text()))
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -127,7 +159,7 @@ class Journal:
                 number += 1
         details = self.folder / "details"
         if any(details.iterdir()):
-            details.rename(target.with_suffix(".details"))
+            details.rename(details_of(target))
         self.discard()
         return target
 
@@ -142,6 +174,26 @@ def read(file: Path) -> RunRecord:
         return loads(file.read_text(encoding="utf-8"), str(file))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: no record can be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def read_kept(file: Path) -> Kept:
+    """The record in a file and the folder of its sidecars. Raises UserError as `read` does."""
+    return Kept(read(file), details_of(file))
+
+
+def details_of(file: Path) -> Path:
+    """Where the sidecars of a record's file lie."""
+    return file.with_suffix(".details")
+
+
+def write_kept(kept: Kept, target: Path) -> None:
+    """Write a record and a copy of its sidecars beside it; what stood there is replaced. Raises OSError."""
+    folder = details_of(target)
+    if not (folder.exists() and kept.details.exists() and folder.samefile(kept.details)):
+        shutil.rmtree(folder, ignore_errors=True)
+        if kept.details.is_dir():
+            shutil.copytree(kept.details, folder)
+    write_atomically(target, dumps(kept.record))
 
 
 def latest(root: Path) -> Path:
