@@ -15,9 +15,11 @@ from typing import Any
 from . import __version__, resources
 from .errors import CheckFailed, UserError
 from .record import command as record_command
+from .upgrade import command as upgrade_command
 from .words import DTYPES, RECIPES, WEIGHTS
 
 FINE, FAILED, USAGE, UNDECIDED = 0, 1, 2, 3
+INTERRUPTED = 130  # as a shell says it of a program that Ctrl-C has ended
 _CONFIG_FILES = ("pytest.toml", "pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
 
 
@@ -67,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("models", help="list the models that can be named without a path")
 
     record_command.add_parsers(commands)
+    upgrade_command.add_parsers(commands)
 
     graph = commands.add_parser(
         "graph",
@@ -108,6 +111,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CheckFailed as error:
         print(f"llmprune: {error}", file=sys.stderr)
         return FAILED
+    except KeyboardInterrupt:
+        print("llmprune: interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _gate(arguments: list[str]) -> int:

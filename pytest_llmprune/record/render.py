@@ -78,9 +78,9 @@ def _timings(comparison: Comparison) -> Iterator[str]:
     here = [str(timing) for timing in comparison.timings if not timing.elsewhere]
     other = [timing for timing in comparison.timings if timing.elsewhere]
     if here:
-        yield f"timings, now / before: {'; '.join(here)}"
+        yield f"timings, now / before: {', '.join(here)}"
     if other:
-        yield f"timings of another machine, not judged ({other[0].elsewhere}): {'; '.join(map(str, other))}"
+        yield f"timings on another machine, not judged ({other[0].elsewhere}): {', '.join(map(str, other))}"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:

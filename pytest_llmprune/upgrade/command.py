@@ -1,0 +1,111 @@
+"""`llmprune upgrade`: the command line."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..record.command import EXIT_CODES, add_judging, add_to_step_summary
+from ..words import PROFILES
+
+LIMIT = 1800.0
+KEEP = Path(".llmprune") / "upgrade"
+
+
+def add_parsers(commands: Any) -> None:
+    """Declare the command. Imports nothing heavy."""
+    parser = commands.add_parser(
+        "upgrade",
+        help="run the suites on two stacks, and say whether the second is safe, changed or broken",
+        description="REQ is a version (torch-pruning==1.6.1), a local checkout, a wheel, a git URL (git+https://...)"
+        " or a file of requirements, of torch-pruning, transformers or torch. Exits 0 if the upgrade is safe, 1 if it"
+        " is broken, 3 if it is changed or undecided.",
+    )
+    for side, what in (("from", "what you have"), ("to", "what you would take")):
+        parser.add_argument(
+            f"--{side}", dest=f"{side}_reqs", action="append", default=[], metavar="REQ", help=f"{what}; repeatable"
+        )
+        parser.add_argument(
+            f"--{side}-python", type=Path, metavar="PYTHON", help="an interpreter that has this side installed"
+        )
+    add_suites(parser)
+    add_judging(parser, "what may not get worse, for example coherence:10%%; repeatable; default: ppl:2%%")
+    parser.add_argument(
+        "--keep", type=Path, default=KEEP, metavar="DIR", help=f"where to keep both records, default {KEEP}"
+    )
+    parser.set_defaults(run=_upgrade)
+
+
+def add_suites(parser: argparse.ArgumentParser) -> None:
+    """Declare what every command takes that runs the suites on another stack."""
+    parser.add_argument("--model", action="append", default=[], help="as --llm-model: default tiny; repeatable")
+    parser.add_argument("--profile", choices=PROFILES, help="as --llmprune-profile")
+    parser.add_argument("--fixes", help="as --llmprune-fixes: auto, off or ids")
+    parser.add_argument("-k", dest="expression", metavar="EXPR", help="only the tests that pytest's -k selects")
+    parser.add_argument(
+        "--time-limit", type=float, default=LIMIT, metavar="S", help=f"seconds that a side may take, default {LIMIT:g}"
+    )
+    parser.add_argument("arguments", nargs="*", metavar="-- ARGUMENT", help="any other argument of pytest")
+
+
+def suites_of(options: argparse.Namespace) -> Any:
+    """What `add_suites` was given, as `run.Suites`. Raises UserError for an unknown model or a limit that is none."""
+    from ..models.spec import ModelSpec, check
+    from .run import Suites
+
+    if not options.time_limit > 0:
+        raise UserError(f"--time-limit {options.time_limit:g}: it must be more than 0")
+    arguments = []
+    for name in options.model:
+        spec = ModelSpec(name)
+        check(spec)
+        arguments += ["--llmprune-model", str(spec.path.resolve()) if spec.path else name]
+    for flag, value in (("--llmprune-profile", options.profile), ("--llmprune-fixes", options.fixes)):
+        arguments += [flag, value] if value else []
+    arguments += ["-k", options.expression] if options.expression else []
+    return Suites((*arguments, *options.arguments), options.time_limit)
+
+
+def _upgrade(options: argparse.Namespace) -> int:
+    from ..record.measured import parse_fail_on
+    from .render import as_json, markdown, text
+    from .requirement import check_sides, parse_all
+    from .run import Side, upgrade
+
+    rules = [parse_fail_on(rule) for rule in options.fail_on]
+    sides = []
+    for name in ("from", "to"):
+        reqs, python = parse_all(getattr(options, f"{name}_reqs")), getattr(options, f"{name}_python")
+        if not reqs and not python:
+            raise UserError(f"--{name}: name what that side is, for example --{name} torch-pruning==1.6.1")
+        if python and not python.is_file():
+            raise UserError(f"--{name}-python {python}: there is no such interpreter")
+        sides.append(Side(name, reqs, python.absolute() if python else None))
+    if all(side.reqs for side in sides):
+        check_sides(sides[0].reqs, sides[1].reqs)
+    suites = suites_of(options)
+    with scratch() as folder:
+        result = upgrade(sides[0], sides[1], suites, rules, folder, options.keep)
+    if options.format == "json":
+        print(as_json(result), end="")
+    else:
+        print((markdown if options.format == "md" else text)(result, options.keep), end="")
+    add_to_step_summary(markdown(result, options.keep))
+    return EXIT_CODES[result.comparison.verdict]
+
+
+class scratch(tempfile.TemporaryDirectory):  # type: ignore[type-arg]
+    """A folder that is gone afterwards, also if this process is asked to end: its programs have ended by then."""
+
+    def __enter__(self) -> Path:
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _interrupt)
+        return Path(super().__enter__()).resolve()
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
