@@ -308,4 +308,5 @@ def _reason(report: pytest.TestReport) -> str:
     else:
         crash = getattr(report.longrepr, "reprcrash", None)
         text = crash.message if crash else str(report.longrepr)
-    return " ".join((getattr(report, "wasxfail", "") or text).split())[:REASON_LENGTH]
+    text = getattr(report, "wasxfail", "") or text.removeprefix("Failed: ")
+    return " ".join(text.split())[:REASON_LENGTH]

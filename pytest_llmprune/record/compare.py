@@ -22,6 +22,7 @@ UNFINISHED = "unfinished"
 DEFECT = "defect"  # the measurement of the suite of defects: 1 where one shows
 COUNTS = ("params", "macs", "bytes", "groups")
 DENSE = ("dense.params", "dense.macs")
+REASON_SHOWN = 220
 SHIFTS = ("dense.ppl", "params", "ppl", "ppl_ratio", "coherence")
 
 
@@ -209,12 +210,16 @@ def _outcome(before: Item, after: Item) -> Finding | None:
     if after.outcome not in GOOD | BAD or (before.outcome == "skipped" and after.outcome in BAD):
         return Finding(BROKEN, str(before.key), text)
     if after.outcome in BAD:
-        return Finding(SHOWN, str(before.key), f"fails on both sides: {after.reason or after.outcome}")
+        return Finding(SHOWN, str(before.key), f"fails on both sides: {_brief(after.reason) or after.outcome}")
     return None
 
 
 def _said(item: Item) -> str:
-    return f"{item.outcome} ({item.reason})" if item.reason else item.outcome
+    return f"{item.outcome} ({_brief(item.reason)})" if item.reason else item.outcome
+
+
+def _brief(reason: str) -> str:
+    return reason if len(reason) <= REASON_SHOWN else f"{reason[:REASON_SHOWN]}..."
 
 
 def _protocols(before: Item, after: Item) -> Iterator[Finding]:

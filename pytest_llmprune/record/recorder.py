@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckFailed
-from ..graph.names import place_of, title
+from ..graph.names import ATTENTION, place_of, title
 from ..models.spec import ModelSpec
 from ..prune.recipes import Case
 from .schema import Item, Key
@@ -91,12 +91,17 @@ def plan_file(key: Key) -> str:
 
 
 def plan_text(plan: PruningPlan) -> str:
-    """{place: indices of the channels that go} as JSON, whichever layer of a group torch-pruning started from."""
+    """{place and unit: indices of the units that go} as JSON, whichever layer of a group torch-pruning started from."""
+    heads = "kv heads" if plan.case.recipe == "kv-groups" else "query heads"
     places = {}
     for removal in plan.removals:
         part, layer = place_of([(removal.module, "out" if removal.out else "in")])
-        places[title(part, [layer])] = removal.indices
-    return json.dumps(places, indent=1) + "\n"
+        unit, indices = "channels", removal.indices
+        whole = sorted({index // plan.shape.head_dim for index in indices})
+        if part == ATTENTION and len(whole) * plan.shape.head_dim == len(indices):
+            unit, indices = heads, tuple(whole)
+        places[f"{title(part, [layer])}: {unit}"] = indices
+    return json.dumps(places) + "\n"
 
 
 def key_of(module: str, test: str, parameters: dict[str, Any]) -> Key:

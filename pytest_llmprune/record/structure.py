@@ -14,7 +14,7 @@ from ..graph.snapshot import read
 from .recorder import graph_file, plan_file
 from .schema import Item
 
-SHOWN = 3
+SHOWN, INDICES_SHOWN = 3, 8
 GROUPS, REMOVED = "groups ", "removed channels "  # how the notes with fingerprints begin
 
 
@@ -26,7 +26,7 @@ def structure_changes(before: Item, after: Item, old_details: Path, new_details:
         yield f"other groups: {_first(groups)}"
     if removed := _removed(before, old_details, new_details):
         explained.append(REMOVED)
-        yield f"other channels are kept: {_first(removed)}"
+        yield f"other channels or heads are kept: {_first(removed)}"
     gone, new = (
         [note for note in a.notes if note not in b.notes and not note.startswith(tuple(explained))]
         for a, b in ((before, after), (after, before))
@@ -55,7 +55,7 @@ def _groups(item: Item, old_details: Path, new_details: Path) -> list[str]:
 
 
 def _removed(item: Item, old_details: Path, new_details: Path) -> list[str]:
-    """How many of the channels that were removed are others, place by place."""
+    """Which channels or heads were removed before and are now, place by place."""
     files = [details / plan_file(item.key) for details in (old_details, new_details)]
     if not all(file.is_file() for file in files):
         return []
@@ -63,10 +63,16 @@ def _removed(item: Item, old_details: Path, new_details: Path) -> list[str]:
         before, after = (json.loads(file.read_text(encoding="utf-8")) for file in files)
     except ValueError as error:
         return [f"{files[0].name}: {error}"]
-    return [_said(place, before.get(place, []), after.get(place, [])) for place in before.keys() | after.keys()
-            if before.get(place) != after.get(place)]  # fmt: skip
+    places = dict.fromkeys((*before, *after))
+    return [
+        _said(place, before.get(place, []), after.get(place, []))
+        for place in places
+        if before.get(place) != after.get(place)
+    ]
 
 
 def _said(place: str, before: list[int], after: list[int]) -> str:
-    others = len(set(after) - set(before))
-    return f"{place}: {others} of the {len(after)} channels that go are others (of {len(before)} before)"
+    if max(len(before), len(after)) <= INDICES_SHOWN:
+        went, go = (", ".join(map(str, indices)) or "none" for indices in (before, after))
+        return f"{place} {went} went before, {go} go now"
+    return f"{place}: {len(before)} went before, {len(after)} go now, {len(set(after) - set(before))} of them others"

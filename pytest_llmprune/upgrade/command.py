@@ -1,4 +1,4 @@
-"""`llmprune upgrade`: the command line."""
+"""`llmprune upgrade` and `llmprune bisect`: their command lines."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from typing import Any
 from ..errors import UserError
 from ..record.command import EXIT_CODES, add_judging, add_to_step_summary
 from ..words import PROFILES
+from .requirement import PACKAGES
 
 LIMIT = 1800.0
+UNDECIDED = 3
 KEEP = Path(".llmprune") / "upgrade"
+CACHE = Path(".llmprune") / "bisect"
 
 
 def add_parsers(commands: Any) -> None:
-    """Declare the command. Imports nothing heavy."""
+    """Declare both commands. Imports nothing heavy."""
     parser = commands.add_parser(
         "upgrade",
         help="run the suites on two stacks, and say whether the second is safe, changed or broken",
@@ -38,6 +41,18 @@ def add_parsers(commands: Any) -> None:
         "--keep", type=Path, default=KEEP, metavar="DIR", help=f"where to keep both records, default {KEEP}"
     )
     parser.set_defaults(run=_upgrade)
+
+    parser = commands.add_parser(
+        "bisect",
+        help="find the first version, or commit, where a test fails as it does on the bad one",
+        description="Tries versions that pip's index has, or with --checkout the commits of a git checkout.",
+    )
+    parser.add_argument("package", choices=PACKAGES, metavar="PACKAGE", help=" or ".join(PACKAGES))
+    parser.add_argument("--good", required=True, metavar="VERSION", help="a version, or commit, that is good")
+    parser.add_argument("--bad", required=True, metavar="VERSION", help="a later one that is bad")
+    parser.add_argument("--checkout", type=Path, metavar="DIR", help="try the commits of this git checkout")
+    add_suites(parser)
+    parser.set_defaults(run=_bisect)
 
 
 def add_suites(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +103,7 @@ def _upgrade(options: argparse.Namespace) -> int:
     if all(side.reqs for side in sides):
         check_sides(sides[0].reqs, sides[1].reqs)
     suites = suites_of(options)
-    with scratch() as folder:
+    with scratch(prefix="llmprune-") as folder:
         result = upgrade(sides[0], sides[1], suites, rules, folder, options.keep)
     if options.format == "json":
         print(as_json(result), end="")
@@ -96,6 +111,27 @@ def _upgrade(options: argparse.Namespace) -> int:
         print((markdown if options.format == "md" else text)(result, options.keep), end="")
     add_to_step_summary(markdown(result, options.keep))
     return EXIT_CODES[result.comparison.verdict]
+
+
+def _bisect(options: argparse.Namespace) -> int:
+    from . import bisect
+
+    if options.checkout:
+        versions = bisect.commits(options.checkout, options.good, options.bad)
+        requirement = bisect.requirement_of_commit(options.package, options.checkout)
+        source = f"git rev-list in {options.checkout}"
+    else:
+        versions = bisect.index_versions(options.package, options.good, options.bad)
+        requirement = bisect.requirement_of_version(options.package)
+        source = "pip index versions"
+    print(f"{len(versions)} of {options.package} from {versions[0]} to {versions[-1]}, by {source}")
+    suites = suites_of(options)
+    with scratch(prefix="llmprune-") as folder:
+        runner = bisect.Runner(requirement, suites, folder, CACHE)
+        known = {version: outcome for version in versions if (outcome := runner.known(version))}
+        found = bisect.bisect(versions, runner, known)
+    print("\n".join(bisect.lines(found)))
+    return 0 if found.is_monotone and not found.between else UNDECIDED
 
 
 class scratch(tempfile.TemporaryDirectory):  # type: ignore[type-arg]

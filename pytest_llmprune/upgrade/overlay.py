@@ -111,7 +111,7 @@ def _virtual(reqs: Sequence[Req], host: Path, folder: Path, limit: float) -> Env
 
 
 def _pip(python: Path, arguments: Sequence[str], folder: Path, limit: float) -> None:
-    command = [python, "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", *arguments]
+    command = [str(python), "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", *arguments]
     ended = run(command, {**os.environ, "TMPDIR": str(folder)}, folder, "pip", limit)
     if ended.code != 0:
         raise_for(ended, limit)

@@ -39,7 +39,7 @@ class Ended:
         return f"was killed by {signal.Signals(-self.code).name}" if self.code < 0 else f"ended with code {self.code}"
 
 
-def run(command: Sequence[str | Path], env: Mapping[str, str], folder: Path, name: str, limit: float) -> Ended:
+def run(command: Sequence[str], env: Mapping[str, str], folder: Path, name: str, limit: float) -> Ended:
     """Run a program in `folder` and wait for it, at most `limit` seconds. It writes to `name`.out and `name`.err there.
 
     However it ends, and if this process is interrupted, every process of its group is killed before this returns.
@@ -48,7 +48,7 @@ def run(command: Sequence[str | Path], env: Mapping[str, str], folder: Path, nam
     started = time.monotonic()
     with files[0].open("wb") as stdout, files[1].open("wb") as stderr:
         process = subprocess.Popen(
-            list(map(str, command)),
+            command,
             env=env,
             cwd=folder,
             stdin=subprocess.DEVNULL,

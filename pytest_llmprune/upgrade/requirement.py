@@ -57,7 +57,7 @@ def check_sides(old: Sequence[Req], new: Sequence[Req]) -> None:
 
 def _parse(text: str) -> Iterator[Req]:
     path = Path(text).expanduser()
-    if path.is_dir():
+    if path.is_dir() and text and text not in PACKAGES:
         yield Req(_of_checkout(path), str(path.resolve()), "", text)
     elif path.suffix == ".whl":
         yield _wheel(path)

@@ -134,7 +134,7 @@ def prepared(side: Side, scratch: Path, limit: float) -> Ready | SideRun:
         environment = prepare(side.reqs, side.python, folder, limit)
     except CannotInstall as error:
         return SideRun(side, "", {}, None, f"can't be installed: {error}", 0.0, 0)
-    command = [environment.python, "-c", PROBE]
+    command = [str(environment.python), "-c", PROBE]
     ended = run(command, environment.variables(folder), folder, "import", limit)
     if ended.code != 0:
         why = ended.last_line if ended.code and ended.code > 0 else f"it {ended.how(limit)}"

@@ -139,7 +139,9 @@ def test_kept_channels_are_told_from_the_sidecars(tmp_path):
         folder = tmp_path / str(number)
         folder.mkdir()
         name = "test_quality__test_quality_tiny-ffn-0.2-taylor_.plan.json"
-        (folder / name).write_text(json.dumps({"layer 0 attention": heads, "layer 1 attention": [2, 3]}))
+        (folder / name).write_text(
+            json.dumps({"layer 0 attention: query heads": heads, "layer 1 attention: query heads": [2]})
+        )
         folders.append(folder)
     comparison = _compare(
         _with(notes=("removed channels a",)), _with(notes=("removed channels b",)), folders=tuple(folders)
@@ -147,7 +149,7 @@ def test_kept_channels_are_told_from_the_sidecars(tmp_path):
     (finding,) = comparison.findings
     assert (comparison.verdict, finding.text) == (
         "changed",
-        "other channels are kept: layer 0 attention: 1 of the 2 channels that go are others (of 2 before)",
+        "other channels or heads are kept: layer 0 attention: query heads 0, 1 went before, 0, 3 go now",
     )
 
 
