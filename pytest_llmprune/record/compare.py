@@ -207,8 +207,10 @@ def _outcome(before: Item, after: Item) -> Finding | None:
         return Finding(BROKEN, str(before.key), text)
     if after.outcome in GOOD and before.outcome not in GOOD:
         return Finding(HEALED, str(before.key), f"{_said(before)} before, {after.outcome} now")
-    if after.outcome not in GOOD | BAD or (before.outcome == "skipped" and after.outcome in BAD):
+    if before.outcome == "skipped" and after.outcome in BAD:
         return Finding(BROKEN, str(before.key), text)
+    if after.outcome not in GOOD | BAD:
+        return Finding(SHOWN, str(before.key), text)
     if after.outcome in BAD:
         return Finding(SHOWN, str(before.key), f"fails on both sides: {_brief(after.reason) or after.outcome}")
     return None

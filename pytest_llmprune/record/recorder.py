@@ -93,15 +93,15 @@ def plan_file(key: Key) -> str:
 def plan_text(plan: PruningPlan) -> str:
     """{place and unit: indices of the units that go} as JSON, whichever layer of a group torch-pruning started from."""
     heads = "kv heads" if plan.case.recipe == "kv-groups" else "query heads"
-    places = {}
+    places: dict[tuple[int, str], tuple[int, ...]] = {}
     for removal in plan.removals:
         part, layer = place_of([(removal.module, "out" if removal.out else "in")])
         unit, indices = "channels", removal.indices
         whole = sorted({index // plan.shape.head_dim for index in indices})
         if part == ATTENTION and len(whole) * plan.shape.head_dim == len(indices):
             unit, indices = heads, tuple(whole)
-        places[f"{title(part, [layer])}: {unit}"] = indices
-    return json.dumps(places) + "\n"
+        places[layer or 0, f"{title(part, [layer])}: {unit}"] = indices
+    return json.dumps({place: indices for (_, place), indices in sorted(places.items())}) + "\n"
 
 
 def key_of(module: str, test: str, parameters: dict[str, Any]) -> Key:

@@ -103,7 +103,7 @@ def test_what_healed_is_safe_whatever_else_is_different_of_it(bad):
     ("before", "after", "verdict"),
     [
         ("skipped", "failed", "broken"),
-        ("failed", "skipped", "broken"),
+        ("failed", "skipped", "broken"),  # since nothing was compared
         ("skipped", "skipped", "broken"),  # since nothing was compared
         ("skipped", "passed", "safe"),
         ("xfailed", "passed", "safe"),
@@ -131,6 +131,7 @@ def test_another_pruning_is_changed():
     verdict, findings = _found(_with(measurements={**GOOD.measurements, "params": 90.0}))
     assert (verdict, findings[0].split(": ")[-1]) == ("changed", "params 100 before, 90 now")
     assert _found(_with(notes=("another",)))[0] == "changed"
+    assert _found(_with(notes=("another",)), before=_with(notes=()))[0] == "changed"
 
 
 def test_kept_channels_are_told_from_the_sidecars(tmp_path):
