@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +105,7 @@ def _upgrade(options: argparse.Namespace) -> int:
     if all(side.reqs for side in sides):
         check_sides(sides[0].reqs, sides[1].reqs)
     suites = suites_of(options)
-    with scratch(prefix="llmprune-") as folder:
+    with _scratch() as folder:
         result = upgrade(sides[0], sides[1], suites, rules, folder, options.keep)
     if options.format == "json":
         print(as_json(result), end="")
@@ -126,7 +128,7 @@ def _bisect(options: argparse.Namespace) -> int:
         source = "pip index versions"
     print(f"{len(versions)} of {options.package} from {versions[0]} to {versions[-1]}, by {source}")
     suites = suites_of(options)
-    with scratch(prefix="llmprune-") as folder:
+    with _scratch() as folder:
         runner = bisect.Runner(requirement, suites, folder, CACHE)
         known = {version: outcome for version in versions if (outcome := runner.known(version))}
         found = bisect.bisect(versions, runner, known)
@@ -134,13 +136,19 @@ def _bisect(options: argparse.Namespace) -> int:
     return 0 if found.is_monotone and not found.between else UNDECIDED
 
 
-class scratch(tempfile.TemporaryDirectory):  # type: ignore[type-arg]
-    """A folder that is gone afterwards, also if this process is asked to end: its programs have ended by then."""
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder that is gone afterwards, also if this process is asked to end: its programs have ended by then.
 
-    def __enter__(self) -> Path:
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _interrupt)
-        return Path(super().__enter__()).resolve()
+    Raises UserError where a file can't be written, on a full disk for example.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        with tempfile.TemporaryDirectory(prefix="llmprune-") as folder:
+            yield Path(folder).resolve()
+    except OSError as error:
+        raise UserError(f"{error.filename or 'a file'}: {error.strerror}") from None
 
 
 def _interrupt(number: int, frame: Any) -> None:

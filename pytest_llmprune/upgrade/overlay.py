@@ -5,6 +5,7 @@ virtual environment of its own where torch or transformers differ, since those b
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -127,5 +128,6 @@ def raise_for(ended: Ended, limit: float) -> None:
         raise UserError(f"{reason}; install it with: python -m ensurepip")
     if "Could not find a version" in reason:
         none = "; is there a network, and such a package?" if "from versions: none" in reason else ""
-        raise UserError(f"pip: {reason}{none}")
+        newest = re.sub(r"from versions: .*?((, [^,]+){5}\))$", r"the newest are\1", reason).replace("are, ", "are ")
+        raise UserError(f"pip: {newest}{none}")
     raise CannotInstall(f"{reason} (pip {ended.how(limit)})" if ended.code is None else reason)

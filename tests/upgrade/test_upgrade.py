@@ -162,6 +162,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(upgrade, arguments, says):
     assert result.stdout == ""
 
 
+def test_a_folder_that_can_not_be_written_is_a_mistake(upgrade, tmp_path):
+    (tmp_path / "file").write_text("")
+    broken = _wheel(tmp_path, {"__init__.py": "raise ImportError"})
+    result = upgrade("--from", broken, "--to", broken, "--keep", tmp_path / "file" / "x")
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == f"llmprune: {tmp_path}/file/x: Not a directory"
+
+
 def test_without_an_index_it_says_so(upgrade, monkeypatch):
     for name, value in (("INDEX_URL", "http://127.0.0.1:9/simple"), ("RETRIES", "0"), ("EXTRA_INDEX_URL", "")):
         monkeypatch.setenv(f"PIP_{name}", value)
@@ -176,9 +184,9 @@ def test_without_an_index_it_says_so(upgrade, monkeypatch):
     ("stderr", "error", "says"),
     [
         (
-            "ERROR: Could not find a version that satisfies x==9 (from versions: 1, 2)\n",
+            "ERROR: Could not find a version that satisfies x (from versions: 1, 2, 3, 4, 5, 6)\n",
             UserError,
-            "from versions: 1, 2",
+            "that satisfies x (the newest are 2, 3, 4, 5, 6)",
         ),
         ("ERROR: Could not install: [Errno 28] No space left on device\n", UserError, "the disk is full: "),
         ("ERROR: Failed building wheel\n", CannotInstall, "Failed building wheel"),
