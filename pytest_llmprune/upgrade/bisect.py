@@ -99,7 +99,8 @@ def bisect(
         for version in versions
         if version in everything
     )
-    return Found(versions[high], versions[low], tuple(versions[low + 1 : high]), tried, min(wanted))
+    signature = min(wanted & set(outcomes[versions[high]].signatures))
+    return Found(versions[high], versions[low], tuple(versions[low + 1 : high]), tried, signature)
 
 
 def _from_the_middle(low: int, high: int) -> list[int]:
@@ -207,7 +208,7 @@ def index_versions(package: str, good: str, bad: str) -> list[str]:
         raise UserError(f"pip index versions {package}: {error.removeprefix('ERROR: ') or 'it lists none'}")
     versions = sorted(map(Version, listed[1].split(", ")))
     for side, version in (("good", good), ("bad", bad)):
-        if Version(version) not in versions:
+        if version not in map(str, versions):
             raise UserError(f"--{side} {version}: the index has {', '.join(map(str, versions))}")
     chosen = [str(version) for version in versions if Version(good) <= version <= Version(bad)]
     return _in_order(chosen, good, bad)

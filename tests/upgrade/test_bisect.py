@@ -19,6 +19,7 @@ from pytest_llmprune.upgrade.bisect import (
     Runner,
     bisect,
     commits,
+    index_versions,
     lines,
     requirement_of_version,
     signature_of,
@@ -136,3 +137,25 @@ def test_commits_are_those_of_the_checkout_oldest_first(tmp_path):
         commits(tmp_path, "HEAD", "HEAD~2")
     with pytest.raises(UserError, match="git in "):
         commits(tmp_path, "none", "HEAD")
+
+
+def _listing(monkeypatch, stdout, stderr=""):
+    from pytest_llmprune.upgrade import bisect as module
+
+    result = subprocess.CompletedProcess([], 0, stdout, stderr)
+    monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: result)
+
+
+def test_versions_of_the_index_come_in_their_order(monkeypatch):
+    _listing(monkeypatch, "torch-pruning (1.10.0)\nAvailable versions: 1.10.0, 1.9.1, 1.9.0, 1.2.5\n")
+    assert index_versions("torch-pruning", "1.9.0", "1.10.0") == ["1.9.0", "1.9.1", "1.10.0"]
+    with pytest.raises(UserError, match=r"--good x: the index has 1.2.5, 1.9.0, 1.9.1, 1.10.0"):
+        index_versions("torch-pruning", "x", "1.10.0")
+    with pytest.raises(UserError, match=r"--bad 1.2.5 does not come after --good 1.10.0"):
+        index_versions("torch-pruning", "1.10.0", "1.2.5")
+
+
+def test_without_an_index_pip_is_quoted(monkeypatch):
+    _listing(monkeypatch, "", "WARNING: x\nERROR: No matching distribution found for torch-pruning\n")
+    with pytest.raises(UserError, match="pip index versions torch-pruning: No matching distribution found"):
+        index_versions("torch-pruning", "1", "2")
