@@ -93,7 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given[:1] == ["gate"] and given[1:2] not in (["-h"], ["--help"]):
             return _gate(given[1:])
-        options = parser.parse_args(given)
+        own, rest = _split(given)
+        options = parser.parse_args(own)
+        if rest:
+            if "arguments" not in options:
+                parser.error(f"{options.command} takes no arguments after --")
+            options.arguments = rest
         if "run" in options:
             return int(options.run(options))
         if options.command == "doctor":
@@ -114,6 +119,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("llmprune: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _split(given: list[str]) -> tuple[list[str], list[str]]:
+    """What stands before and after the first `--`, which argparse would give to any positional argument."""
+    where = given.index("--") if "--" in given else len(given)
+    return given[:where], given[where + 1 :]
 
 
 def _gate(arguments: list[str]) -> int:

@@ -84,6 +84,8 @@ def test_a_gate_that_fails_exits_1_and_one_that_is_undecided_3(llmprune):
         (("gate", "tinny"), "ERROR: unknown model 'tinny'"),
         (("gate", "--llmprune-prune", "ffn:2"), "the ratio 2 is not between 0 and 1"),
         (("prune",), "invalid choice: 'prune'"),
+        (("models", "--", "-x"), "models takes no arguments after --"),
+        (("bisect", "torch-pruning", "--good", "1", "--bad", "2", "--checkout", "none"), "llmprune: git in none: "),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(llmprune, arguments, says):

@@ -170,7 +170,7 @@ class Runner:
             _say(f"{version}: known from an earlier run: {known.state}")
             return known
         try:
-            ready = prepared(Side(f"v{version}", (self.requirement(version),)), self.scratch, self.suites.limit)
+            ready = prepared(Side(_short(version), (self.requirement(version),)), self.scratch, self.suites.limit)
         except UserError as error:
             return Outcome(CANNOT_RUN, (), str(error))  # not kept: the next run may find a network
         run = ready if isinstance(ready, SideRun) else run_suites(ready, self.suites)
@@ -242,7 +242,7 @@ def requirement_of_version(package: str) -> Callable[[str], Req]:
 def requirement_of_commit(package: str, checkout: Path) -> Callable[[str], Req]:
     """Commits as requirements: pip clones the checkout, which stays as it is."""
     url = f"git+{checkout.resolve().as_uri()}"
-    return lambda commit: Req(package, f"{package} @ {url}@{commit}", "", commit)
+    return lambda commit: Req(package, f"{url}@{commit}", "", commit)
 
 
 def _say(text: str) -> None:

@@ -66,7 +66,8 @@ def add_suites(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--time-limit", type=float, default=LIMIT, metavar="S", help=f"seconds that a side may take, default {LIMIT:g}"
     )
-    parser.add_argument("arguments", nargs="*", metavar="-- ARGUMENT", help="any other argument of pytest")
+    parser.epilog = "Arguments after -- are pytest's."
+    parser.set_defaults(arguments=[])
 
 
 def suites_of(options: argparse.Namespace) -> Any:
