@@ -66,10 +66,9 @@ def table(comparison: Comparison) -> list[list[str]]:
 
 
 def _moved(shift: Shift) -> str:
-    if shift.before == shift.after:
-        return f"{shift.after:.4g} ="
-    moved = f"{shift.before:.4g} -> {shift.after:.4g}"
-    if shift.low is None or shift.high is None:
+    equal = shift.before == shift.after
+    moved = f"{shift.after:.4g} =" if equal else f"{shift.before:.4g} -> {shift.after:.4g}"
+    if shift.low is None or shift.high is None or (equal and shift.name != "ppl"):
         return moved
     return f"{moved} [{shift.low - 1:+.2%}, {shift.high - 1:+.2%}]"
 
