@@ -14,7 +14,8 @@ from typing import Any
 
 from . import resources
 from .errors import UserError
-from .fixes.registry import FIXES, applicable
+from .fixes.expectation import installed, is_expected
+from .fixes.registry import FIXES, applicable, refusal
 from .models.spec import ModelSpec
 from .record.compare import BROKEN, Comparison, compare
 from .record.compare import lines as comparison_lines
@@ -63,7 +64,9 @@ class Run:
         if self.settings.fixes != "auto":
             return self.settings.fixes.replace(",", ", ")
         known = applicable()
-        refused = [f"{id} refused: {FIXES[id].refusal()}" for id in FIXES if id not in known]
+        versions = installed()
+        unknown = [id for id, fix in FIXES.items() if id not in known and is_expected(fix, versions)]
+        refused = [f"{id} refused: {refusal(id)}" for id in unknown]
         return "; ".join([", ".join(known) or "none", *refused])
 
     def parameters(self, fixtures: Sequence[str]) -> tuple[list[str], list[Any], list[str]]:

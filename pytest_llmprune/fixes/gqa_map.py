@@ -54,7 +54,7 @@ FIX = Fix(
         Edit(
             module="dependency.index_mapping",
             function="_GQAIndexMapping.__call__",
-            fingerprints=("8e47ffe60b4a",),
+            fingerprints=("8e47ffe60b4a", "37052b749d91"),
             old="""
             if self.reverse == True: 
                 new_idxs = [ _helpers._HybridIndex(idx=( i.idx - i.idx // (head_dim * repeat) * head_dim * (repeat - 1) - i.idx//head_dim%repeat * head_dim ), root_idx=None) for i in idxs ]
@@ -82,7 +82,7 @@ FIX = Fix(
         Edit(
             module="dependency.index_mapping",
             function="update_expand_index_mapping",
-            fingerprints=("321ae8fb48e5",),
+            fingerprints=("321ae8fb48e5", "67e499bf8793"),
             old="""
             in_channels = num_key_value_heads * n_rep * head_dim
             if out_channels is None or in_channels is None: return

@@ -52,7 +52,7 @@ FIX = Fix(
         Edit(
             module="dependency.index_mapping",
             function="update_index_mapping",
-            fingerprints=("5abe6f2597d6",),
+            fingerprints=("5abe6f2597d6", "6585286744f6"),
             old="""
             if node.type == ops.OPTYPE.SLICE:
                 update_slice_index_mapping(graph, node)
