@@ -67,7 +67,7 @@ def test_an_edit_for_the_package_is_made_where_the_one_file_has_the_code(monkeyp
     assert (mapping.module, mapping.function) == ("_helpers", "_GQAIndexMapping.__call__")
     assert "new_idxs = _HybridIndices(" in mapping.new
     assert indices.module == "_helpers"
-    assert "nearest_linear_out(self, node)" in expand.new
+    assert "source_channels(self, node)" in expand.new
     assert helper.module == "dependency"
-    assert "def nearest_linear_out(graph, node)" in helper.source
+    assert "def source_channels(graph, node)" in helper.source
     assert legacy.fitted(iterative_heads.FIX) == iterative_heads.FIX
