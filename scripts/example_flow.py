@@ -26,7 +26,7 @@ PUBLISHED = {
     "phi3": "microsoft/Phi-3-mini-4k-instruct",
     "gemma2": "google/gemma-2-2b",
 }
-FUSED = "phi3 8/2"  # as in Phi-3-medium and Phi-4
+FUSED = "phi3 16/4"  # four query heads per kv head, as in Phi-3-medium and Phi-4
 FAMILIES = (*LLAMAS, TIED, *PUBLISHED, FUSED)
 ATTENTIONS = ("eager", "sdpa")
 OUTPUTS = {"no cache": False, "cache, logits alone": True, "cache": True}  # the example returns its cache
