@@ -20,8 +20,8 @@ from .models.spec import ModelSpec
 from .record.compare import BROKEN, Comparison, compare
 from .record.compare import lines as comparison_lines
 from .record.environment import PACKAGES, environment
-from .record.schema import WARNINGS, Item, Key, RunRecord, dumps
-from .record.store import Journal, read, store_dir, write_atomically
+from .record.schema import WARNINGS, Item, Key, RunRecord
+from .record.store import Journal, details_of, keep_copy, read, store_dir, write_atomically
 from .settings import Settings
 from .torch_pruning_api import heard, summarised
 
@@ -141,11 +141,11 @@ class Run:
         try:
             self.record_file = self.journal.finish(record, name)
             if self.settings.record:
-                write_atomically(self.settings.record, dumps(record))
+                keep_copy(record, self.record_file, self.settings.record)
             if self.settings.report:
                 from .record.html import page
 
-                write_atomically(self.settings.report, page(record, self.record_file.with_suffix(".details")))
+                write_atomically(self.settings.report, page(record, details_of(self.record_file)))
         except OSError as error:
             self.trouble, exit_status = f"the record could not be written: {error.strerror} ({error.filename})", 1
         return exit_status

@@ -19,7 +19,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,7 @@ class Journal:
                 number += 1
         details = self.folder / "details"
         if any(details.iterdir()):
-            details.rename(target.with_suffix(".details"))
+            details.rename(details_of(target))
         self.discard()
         return target
 
@@ -142,6 +142,51 @@ def read(file: Path) -> RunRecord:
         return loads(file.read_text(encoding="utf-8"), str(file))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: no record can be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def details_of(record: Path) -> Path:
+    """The folder of a record's sidecars: `0001_tiny.details` beside `0001_tiny.json`."""
+    return record.with_suffix(".details")
+
+
+@dataclass(frozen=True)
+class WindowNll:
+    """Per window of the text, in order: the summed negative log-likelihood (nats) under dense and under pruned, and how
+    many tokens were scored.
+    """
+
+    dense: tuple[float, ...]
+    pruned: tuple[float, ...]
+    scored: tuple[int, ...]
+
+
+def window_nlls(details: Path, item: Item) -> WindowNll | None:
+    """The likelihoods by window behind an item's perplexities, from the folder `details_of(record)` (of a run that goes
+    on: `journal.folder / "details"`), or None if the item measured none or its sidecar isn't there.
+
+    Two records were scored on the same windows if their `scored` and their items' protocols are equal; then
+    `quality.perplexity.ratio` gives the paired interval. Raises UserError if the sidecar is damaged.
+    """
+    file = details / item.details
+    if not item.details or not file.is_file():
+        return None
+    try:
+        nll = json.loads(file.read_text(encoding="utf-8")).get("nll")
+        if nll is None:
+            return None
+        found = WindowNll(*(tuple(nll[name]) for name in ("dense", "pruned", "scored")))
+        if not len(found.dense) == len(found.pruned) == len(found.scored):
+            raise ValueError("not as many windows of one kind as of another")
+        return found
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file}: the details are damaged: {error}") from None
+
+
+def keep_copy(record: RunRecord, of: Path, target: Path) -> None:
+    """Write a record, whose own file is `of`, to `target` as well, with its sidecars beside it. Raises OSError."""
+    write_atomically(target, dumps(record))
+    if details_of(of).is_dir():
+        shutil.copytree(details_of(of), details_of(target), dirs_exist_ok=True)
 
 
 def latest(root: Path) -> Path:
