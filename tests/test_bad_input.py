@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from fnmatch import fnmatch
 
 import pytest
 
+from pytest_llmprune.errors import UserError
+from pytest_llmprune.quality.texts import evaluation_text
 from pytest_llmprune.resources import data_dir, suites_dir
 
 OPTIONS = {
@@ -32,6 +35,8 @@ OPTIONS = {
     "negative threshold": (["--llmprune-gate", "ppl_ratio<=-1"], "the threshold '-1' is no positive number"),
     "no gate": (["--llmprune-gate", "ppl_ratio"], "is no gate"),
     "seed": (["--llmprune-seed", "-3"], "'-3' is no seed"),
+    "calibration seed": (["--llmprune-calibration-seed", "x"], "'x' is no seed"),
+    "unknown perplexity": (["--llmprune-perplexity", "byte"], "'byte' is none of windows, rolling"),
     "missing text": (["--llmprune-text", "none.txt"], "'none.txt' is neither builtin nor wikitext2 nor a file"),
     "missing baseline": (["--llmprune-baseline", "none.json"], "'none.json': there is no such record"),
     "baseline that is no record": (["--llmprune-baseline", "notes.txt"], "notes.txt: no record"),
@@ -191,7 +196,11 @@ def _fails(result, says):
 TEXTS = {
     "empty text": ("", "*the file is empty, so there is nothing to measure on"),
     "blank text": (" \n\n ", "*the file is empty, so there is nothing to measure on"),
-    "text shorter than a window": ("To be, or not to be.", "*fewer than one window of 256"),
+    "text of one token": ("A", "the evaluation text has 1 tokens, which make 0 windows of 256; *give a longer text"),
+    "text of few windows": (
+        "To be, or not to be. " * 75,
+        "*which make [34] windows of 256; an interval needs at least 5*",
+    ),
     "text that is not UTF-8": (b"\xff\xfe\x00", "*not UTF-8"),
 }
 
@@ -206,6 +215,22 @@ def test_a_useless_text_fails_in_one_line(pytester, text, says):
         ),
         says,
     )
+
+
+JSONL = {
+    "JSONL that is none": ("{", "text '*': line 1 is no JSON object with a string under \"text\""),
+    "JSONL without text": ('{"text": "To be."}\n{"body": "x"}', "text '*': line 2 is no JSON object with*"),
+    "JSONL with a number for a text": ('{"text": 3}', "text '*': line 1 is no JSON object with*"),
+    "empty JSONL": ("\n", "*the file is empty, so there is nothing to measure on"),
+}
+
+
+@pytest.mark.parametrize(("text", "says"), JSONL.values(), ids=JSONL.keys())
+def test_useless_jsonl_is_one_line(tmp_path, text, says):
+    (tmp_path / "text.jsonl").write_text(text)
+    with pytest.raises(UserError) as caught:
+        evaluation_text(str(tmp_path / "text.jsonl"))
+    assert fnmatch(str(caught.value), says)
 
 
 def test_a_device_that_is_not_there_fails_in_one_line(pytester):

@@ -33,6 +33,7 @@ def test_the_suites_run_and_are_recorded_alike_however_they_are_distributed(pyte
     assert {verdict["outcome"] for verdict in quality.verdicts} == {"pass"}
     sidecar = latest(pytester.path).with_suffix(".details") / quality.details
     assert len(json.loads(sidecar.read_text())["nll"]["pruned"]) == quality.protocol["windows"]
+    assert quality.sources == {"dense.ppl": "measured", "dense.coherence": "measured"}
     result.stdout.fnmatch_lines(
         ["tiny (speeds*", "*recipe*perplexity*verdict*", "*ffn*0.2*taylor*pass", "next: llmprune report *"]
     )
