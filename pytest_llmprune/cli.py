@@ -10,11 +10,14 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import __version__, resources
 from .errors import CheckFailed, UserError
 from .words import DTYPES, RECIPES, WEIGHTS
+
+if TYPE_CHECKING:
+    from .record.schema import RunRecord
 
 FINE, FAILED, USAGE, UNDECIDED = 0, 1, 2, 3
 _CONFIG_FILES = ("pytest.toml", "pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
@@ -29,12 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gate = commands.add_parser(
         "gate",
         help="prune models, measure them, and fail if they are no language models any more",
-        description="Runs the suites with pytest on each MODEL; every other argument is pytest's.",
+        description="Runs the suites with pytest on each MODEL; every other argument is pytest's. With --repeat N the"
+        " quality suite runs 2 N - 1 times instead, to measure how much its numbers move when nothing is changed and"
+        " over calibrations.",
     )
     gate.add_argument(
         "arguments",
         nargs=argparse.REMAINDER,
-        metavar="[MODEL ...] [PYTEST ARGUMENT ...]",
+        metavar="[MODEL ...] [--repeat N] [PYTEST ARGUMENT ...]",
         help="MODEL: tiny (default), smollm2, a hub id, or a path",
     )
 
@@ -120,30 +125,64 @@ def _gate(arguments: list[str]) -> int:
 
     What stands before the first option names models, the rest is pytest's.
     """
-    from .record.store import read
-
     first_option = next((i for i, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
     models, rest = arguments[:first_option], arguments[first_option:]
+    named = [argument for model in models for argument in ("--llmprune-model", model)]
+    ours = argparse.ArgumentParser(prog="llmprune gate", add_help=False, allow_abbrev=False)
+    ours.add_argument("--repeat")
+    options, rest = ours.parse_known_args(rest)
+    if options.repeat is not None:
+        return _repeat(options.repeat, [*named, *rest])
+    code, record, _ = _run_suites(resources.suites_dir(), [*named, *rest])
+    if record is not None:
+        bad = [item for item in record.items if item.outcome in ("failed", "error")]
+        verdicts = [verdict["outcome"] for item in bad for verdict in item.verdicts]
+        if bad and not record.missing and all(item.verdicts for item in bad) and "fail" not in verdicts:
+            return UNDECIDED
+    return code if code in (FINE, FAILED) else USAGE
+
+
+def _run_suites(suites: Path, arguments: list[str], *, quiet: bool = False) -> tuple[int, RunRecord | None, str]:
+    """Pytest's exit code, the record if there is one, and if it was to be quiet what pytest printed."""
+    from .record.store import read
+
     where = [f"--rootdir={Path.cwd()}"]
     config = next((name for name in _CONFIG_FILES if Path(name).is_file()), None)
     where += ["-c", config] if config else []
-    named = [argument for model in models for argument in ("--llmprune-model", model)]
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "record.json"
-        keep = (
-            []
-            if any(argument.startswith("--llmprune-record") for argument in rest)
-            else ["--llmprune-record", str(copy)]
+        asked = any(argument.startswith("--llmprune-record") for argument in arguments)
+        keep = [] if asked else ["--llmprune-record", str(copy)]
+        command = [sys.executable, "-m", "pytest", str(suites), *where, *arguments, *keep]
+        done = subprocess.run(command, check=False, text=True, capture_output=quiet)
+        record = read(copy) if done.returncode in (0, 1) and copy.is_file() else None
+    return done.returncode, record, done.stdout + done.stderr if quiet else ""
+
+
+def _repeat(text: str, arguments: list[str]) -> int:
+    """Run the quality suite again and again, and say how much its numbers move."""
+    from .quality.noise import lines, noise_of, parse_repeat, seeds
+
+    runs, records = parse_repeat(text), []
+    if any(argument.startswith("--llmprune-record") for argument in arguments):
+        raise UserError("--repeat: every run keeps a record of its own under .llmprune; leave out --llmprune-record")
+    for number, (seed, calibration) in enumerate(seeds(runs), start=1):
+        print(f"run {number} of {2 * runs - 1}", file=sys.stderr)
+        varied = ["--llmprune-seed", str(seed), "--llmprune-calibration-seed", str(calibration)]
+        code, record, output = _run_suites(
+            resources.suites_dir() / "test_quality.py", [*arguments, *varied], quiet=True
         )
-        command = [sys.executable, "-m", "pytest", str(resources.suites_dir()), *where, *named, *keep, *rest]
-        code = subprocess.run(command, check=False).returncode
-        if code in (0, 1) and copy.is_file():
-            record = read(copy)
-            bad = [item for item in record.items if item.outcome in ("failed", "error")]
-            verdicts = [verdict["outcome"] for item in bad for verdict in item.verdicts]
-            if bad and not record.missing and all(item.verdicts for item in bad) and "fail" not in verdicts:
-                return UNDECIDED
-    return code if code in (FINE, FAILED) else USAGE
+        if record is None:
+            print(output)
+            return USAGE if code == 4 else FAILED
+        records.append(record)
+    found = noise_of(records, runs)
+    print("\n".join(lines(found)))
+    outcomes = {v["outcome"] for record in records for item in record.items for v in item.verdicts}
+    if "fail" in outcomes or any(noise.repeated.flips for noise in found):
+        return FAILED
+    unsure = any(noise.calibrations.flips or noise.too_near for noise in found)
+    return UNDECIDED if unsure else FINE
 
 
 def _compare(baseline: Path, candidate: Path, fail_on: list[str]) -> int:

@@ -92,6 +92,23 @@ def test_a_researchers_test_uses_the_fixtures_and_is_recorded(pytester):
     assert item.measurements["mine"] == item.measurements["ppl_ratio"]
 
 
+def test_threads_that_wait_leave_the_core_to_others_unless_the_user_says_otherwise(pytester, monkeypatch):
+    pytester.makepyfile(
+        """
+        import os
+
+        def test_it(llm_settings, llm_record):
+            llm_record.note(os.environ["OMP_WAIT_POLICY"])
+        """
+    )
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert pytester.runpytest_subprocess().ret == 0
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert pytester.runpytest_subprocess().ret == 0
+    records = sorted(pytester.path.glob(".llmprune/*/0*.json"))
+    assert [read(file).items[0].notes for file in records] == [("PASSIVE",), ("ACTIVE",)]
+
+
 def test_meta_weights_run_the_graph_suite_alone_and_say_so(pytester):
     result = pytester.runpytest_subprocess(
         str(suites_dir()),
