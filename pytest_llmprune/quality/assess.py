@@ -73,7 +73,7 @@ def measure_dense(
     tokenizer = loaded.tokenizer
     assert tokenizer is not None, "a model that is judged has a tokenizer"
     prefix = perplexity.prefix_of(tokenizer, profile.perplexity)
-    tokens = perplexity.tokenise(tokenizer, text)
+    tokens = perplexity.tokenise(tokenizer, text, special=profile.perplexity.rolling)
     windows = perplexity.windows_of(tokens, profile.perplexity, prefix)
     hashes = {
         "weights": weights_hash(loaded.model) if cache else "",

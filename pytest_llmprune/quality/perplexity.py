@@ -8,7 +8,8 @@ exp of the summed negative log-likelihood over the number of scored tokens: per 
 
 With `rolling` it is lm-evaluation-harness's `loglikelihood_rolling` instead: the whole text, every token predicted
 exactly once, the first from a prefix token (BOS, or end of text where there is none), every window's first from the
-last token of the window before, and the last window reaching back so that it is full.
+last token of the window before, and the last window reaching back so that it is full. A BOS token that the tokenizer
+puts before a text is then a token of the text like any other, predicted from the prefix, as it is there.
 
 One look. How many windows there are is settled by profile and text before anything is measured, and the interval is
 taken once, of all of them; there is nothing to correct for, and no drawing of more windows until it decides.
@@ -62,9 +63,11 @@ class Perplexity:
         return cls(tuple(values["nll"]), tuple(values["scored"]))
 
 
-def tokenise(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of a text, without special tokens. Raises UserError if there are none."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+def tokenise(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool = False) -> list[int]:
+    """Token ids of a text, with the special tokens that the tokenizer adds to a text if `special` (as rolling
+    perplexity wants it). Raises UserError if there are none.
+    """
+    ids: list[int] = tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"]
     if not ids:
         raise UserError("the text has no tokens for this tokenizer")
     return ids
