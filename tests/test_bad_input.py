@@ -127,12 +127,24 @@ def _truncate(folder):
     file.write_bytes(file.read_bytes()[:-1000])
 
 
-def _poison(folder):
+def _set(folder, name, index, value):
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(folder / "model.safetensors")
-    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = float("nan")
+    tensors[name][index] = value
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _poison(folder):
+    _set(folder, "model.layers.1.mlp.up_proj.weight", (3, 4), float("nan"))
+
+
+def _poison_with_infinity(folder):
+    _set(folder, "model.layers.1.mlp.up_proj.weight", (3, 4), float("inf"))
+
+
+def _overflow(folder):
+    _set(folder, "model.norm.weight", 5, 3e38)
 
 
 def _drop(folder):
@@ -162,6 +174,11 @@ def _foreign_tokenizer(folder):
 CHECKPOINTS = {
     "truncated safetensors": (_truncate, "model 'ckpt': it can't be loaded: *incomplete*"),
     "weights with NaN": (_poison, "model 'ckpt': model.layers.1.mlp.up_proj.weight holds NaN or infinite weights*"),
+    "weights with inf": (
+        _poison_with_infinity,
+        "model 'ckpt': model.layers.1.mlp.up_proj.weight holds NaN or infinite weights*",
+    ),
+    "logits with NaN": (_overflow, "*not finite*"),
     "a tensor missing": (
         _drop,
         "model 'ckpt': the checkpoint lacks 1 tensors, the first is model.layers.2.self_attn.q_proj.weight",

@@ -55,7 +55,7 @@ def profile(name: str, *, tiny: bool, seed: int = 0, calibration_seed: int = 0, 
             calibration,
         )
     return Profile(
-        PerplexityProtocol(window=512, stride=512, windows=48 if name == "deep" else 12, rolling=rolling),
+        PerplexityProtocol(window=512, stride=512, windows=60 if name == "deep" else 12, rolling=rolling),
         CoherenceProtocol(prompts, new_tokens=40, seed=seed),
         SpeedProtocol(),
         calibration,
