@@ -68,11 +68,12 @@ def rise(measured, dense):
 
 
 def perturbed(model, weight, noise, target, dense, windows, scale):
-    """(scale, Perplexity) of the model with scale x noise on a weight, so that log perplexity rises by log(1 +
-    target). The loss grows with the square of random noise, so a few steps are enough.
+    """(scale, Perplexity) of the model with scale x noise on a weight, so that perplexity rises by `target`.
+
+    The loss grows about with the square of random noise, so a few steps are enough; where it doesn't, bisection.
     """
-    original = weight.detach().clone()
-    for _ in range(12):
+    original, low, high = weight.detach().clone(), 0.0, math.inf
+    for _ in range(20):
         with torch.no_grad():
             weight.copy_(original + scale * noise)
         found = measure(model, windows)
@@ -81,7 +82,10 @@ def perturbed(model, weight, noise, target, dense, windows, scale):
         risen = math.expm1(rise(found, dense))
         if abs(risen - target) < TOLERANCE:
             return scale, found
-        scale *= min(4.0, max(0.25, math.sqrt(target / risen))) if risen > 0 else 2.0
+        low, high = (scale, high) if risen < target else (low, scale)
+        scale *= math.sqrt(target / risen) if risen > 0 else 2.0
+        if not low < scale < high:
+            scale = 2 * low if high == math.inf else (low + high) / 2
     raise SystemExit(f"no scale gives a rise of {target:.1%}")
 
 
