@@ -143,10 +143,6 @@ def _poison_with_infinity(folder):
     _set(folder, "model.layers.1.mlp.up_proj.weight", (3, 4), float("inf"))
 
 
-def _overflow(folder):
-    _set(folder, "model.norm.weight", 5, 3e38)
-
-
 def _drop(folder):
     from safetensors.torch import load_file, save_file
 
@@ -178,7 +174,6 @@ CHECKPOINTS = {
         _poison_with_infinity,
         "model 'ckpt': model.layers.1.mlp.up_proj.weight holds NaN or infinite weights*",
     ),
-    "logits with NaN": (_overflow, "*not finite*"),
     "a tensor missing": (
         _drop,
         "model 'ckpt': the checkpoint lacks 1 tensors, the first is model.layers.2.self_attn.q_proj.weight",
