@@ -210,7 +210,7 @@ TEXTS = {
     "blank text": (" \n\n ", "*the file is empty, so there is nothing to measure on"),
     "text of one token": ("A", "the evaluation text has 1 tokens, which make 0 windows of 256; *give a longer text"),
     "text of few windows": (
-        "To be, or not to be. " * 75,
+        "To be, or not to be. " * 100,
         "*which make [34] windows of 256; an interval needs at least 5*",
     ),
     "text that is not UTF-8": (b"\xff\xfe\x00", "*not UTF-8"),

@@ -82,14 +82,19 @@ def head_of(model: PreTrainedModel) -> Callable[[torch.Tensor], torch.Tensor]:
         logits: torch.Tensor = embeddings(hidden)
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
-    with torch.inference_mode():
-        ids = torch.arange(4, device=model.device)[None] % model.config.vocab_size
-        own = model(input_ids=ids, use_cache=False).logits
-        ours = head(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
-        # NaN is a fault of the model's, and is found where likelihoods are summed
-        if not torch.allclose(own.float(), ours.float().to(own.device), rtol=1e-2, atol=1e-2, equal_nan=True):
-            raise UserError(
-                f"{type(model).__name__} makes its logits from its last hidden state in a way that isn't known here, so"
-                " likelihoods can't be measured"
-            )
+    hidden: list[torch.Tensor] = []
+    hook = model.base_model.register_forward_hook(lambda _m, _inputs, output: hidden.append(output[0]))
+    try:
+        with torch.inference_mode():
+            ids = torch.arange(4, device=model.device)[None] % model.config.vocab_size
+            own = model(input_ids=ids, use_cache=False).logits
+            ours = head(hidden[0])
+    finally:
+        hook.remove()
+    # NaN is a fault of the model's, and is found where likelihoods are summed
+    if not torch.allclose(own.float(), ours.float().to(own.device), rtol=1e-2, atol=1e-2, equal_nan=True):
+        raise UserError(
+            f"{type(model).__name__} makes its logits from its last hidden state in a way that isn't known here, so"
+            " likelihoods can't be measured"
+        )
     return head
