@@ -5,22 +5,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from . import __version__, resources
+from . import __version__
 from .errors import CheckFailed, UserError
-from .words import DTYPES, RECIPES, WEIGHTS
-
-if TYPE_CHECKING:
-    from .record.schema import RunRecord
-
-FINE, FAILED, USAGE, UNDECIDED = 0, 1, 2, 3
-_CONFIG_FILES = ("pytest.toml", "pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
+from .words import DTYPES, FAILED, FINE, RECIPES, UNDECIDED, USAGE, WEIGHTS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,7 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if given[:1] == ["gate"] and given[1:2] not in (["-h"], ["--help"]):
-            return _gate(given[1:])
+            from .quality.command import gate as run_gate
+
+            return run_gate(given[1:])
         options = parser.parse_args(given)
         if options.command == "compare":
             return _compare(options.baseline, options.candidate, options.fail_on)
@@ -117,72 +111,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CheckFailed as error:
         print(f"llmprune: {error}", file=sys.stderr)
         return FAILED
-
-
-def _gate(arguments: list[str]) -> int:
-    """Run the suites in a pytest of its own, from this directory and with its configuration, and read the verdicts from
-    the record.
-
-    What stands before the first option names models, the rest is pytest's.
-    """
-    first_option = next((i for i, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
-    models, rest = arguments[:first_option], arguments[first_option:]
-    named = [argument for model in models for argument in ("--llmprune-model", model)]
-    ours = argparse.ArgumentParser(prog="llmprune gate", add_help=False, allow_abbrev=False)
-    ours.add_argument("--repeat")
-    options, rest = ours.parse_known_args(rest)
-    if options.repeat is not None:
-        return _repeat(options.repeat, [*named, *rest])
-    code, record, _ = _run_suites(resources.suites_dir(), [*named, *rest])
-    if record is not None:
-        bad = [item for item in record.items if item.outcome in ("failed", "error")]
-        verdicts = [verdict["outcome"] for item in bad for verdict in item.verdicts]
-        if bad and not record.missing and all(item.verdicts for item in bad) and "fail" not in verdicts:
-            return UNDECIDED
-    return code if code in (FINE, FAILED) else USAGE
-
-
-def _run_suites(suites: Path, arguments: list[str], *, quiet: bool = False) -> tuple[int, RunRecord | None, str]:
-    """Pytest's exit code, the record if there is one, and if it was to be quiet what pytest printed."""
-    from .record.store import read
-
-    where = [f"--rootdir={Path.cwd()}"]
-    config = next((name for name in _CONFIG_FILES if Path(name).is_file()), None)
-    where += ["-c", config] if config else []
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "record.json"
-        asked = any(argument.startswith("--llmprune-record") for argument in arguments)
-        keep = [] if asked else ["--llmprune-record", str(copy)]
-        command = [sys.executable, "-m", "pytest", str(suites), *where, *arguments, *keep]
-        done = subprocess.run(command, check=False, text=True, capture_output=quiet)
-        record = read(copy) if done.returncode in (0, 1) and copy.is_file() else None
-    return done.returncode, record, done.stdout + done.stderr if quiet else ""
-
-
-def _repeat(text: str, arguments: list[str]) -> int:
-    """Run the quality suite again and again, and say how much its numbers move."""
-    from .quality.noise import lines, noise_of, parse_repeat, seeds
-
-    runs, records = parse_repeat(text), []
-    if any(argument.startswith("--llmprune-record") for argument in arguments):
-        raise UserError("--repeat: every run keeps a record of its own under .llmprune; leave out --llmprune-record")
-    for number, (seed, calibration) in enumerate(seeds(runs), start=1):
-        print(f"run {number} of {2 * runs - 1}", file=sys.stderr)
-        varied = ["--llmprune-seed", str(seed), "--llmprune-calibration-seed", str(calibration)]
-        code, record, output = _run_suites(
-            resources.suites_dir() / "test_quality.py", [*arguments, *varied], quiet=True
-        )
-        if record is None:
-            print(output)
-            return USAGE if code == 4 else FAILED
-        records.append(record)
-    found = noise_of(records, runs)
-    print("\n".join(lines(found)))
-    outcomes = {v["outcome"] for record in records for item in record.items for v in item.verdicts}
-    if "fail" in outcomes or any(noise.repeated.flips for noise in found):
-        return FAILED
-    unsure = any(noise.calibrations.flips or noise.too_near for noise in found)
-    return UNDECIDED if unsure else FINE
 
 
 def _compare(baseline: Path, candidate: Path, fail_on: list[str]) -> int:

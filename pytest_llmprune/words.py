@@ -8,3 +8,6 @@ PROFILES = ("smoke", "standard", "deep")
 DEVICES = ("auto", "cpu", "cuda", "cuda:N", "mps")
 TEXTS = ("builtin", "wikitext2")
 PERPLEXITIES = ("windows", "rolling")
+
+# exit codes of `llmprune`; undecided or changed: a person must look
+FINE, FAILED, USAGE, UNDECIDED = 0, 1, 2, 3
