@@ -5,22 +5,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import __version__, resources
+from . import __version__
 from .errors import CheckFailed, UserError
 from .record import command as record_command
 from .upgrade import command as upgrade_command
-from .words import DTYPES, RECIPES, WEIGHTS
+from .words import DTYPES, FAILED, FINE, RECIPES, UNDECIDED, USAGE, WEIGHTS
 
-FINE, FAILED, USAGE, UNDECIDED = 0, 1, 2, 3
 INTERRUPTED = 130  # as a shell says it of a program that Ctrl-C has ended
-_CONFIG_FILES = ("pytest.toml", "pytest.ini", "pyproject.toml", "tox.ini", "setup.cfg")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,12 +28,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gate = commands.add_parser(
         "gate",
         help="prune models, measure them, and fail if they are no language models any more",
-        description="Runs the suites with pytest on each MODEL; every other argument is pytest's.",
+        description="Runs the suites with pytest on each MODEL; every other argument is pytest's. With --repeat N the"
+        " quality suite runs 2 N - 1 times instead, to measure how much its numbers move when nothing is changed and"
+        " over calibrations.",
     )
     gate.add_argument(
         "arguments",
         nargs=argparse.REMAINDER,
-        metavar="[MODEL ...] [PYTEST ARGUMENT ...]",
+        metavar="[MODEL ...] [--repeat N] [PYTEST ARGUMENT ...]",
         help="MODEL: tiny (default), smollm2, a hub id, or a path",
     )
 
@@ -92,7 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if given[:1] == ["gate"] and given[1:2] not in (["-h"], ["--help"]):
-            return _gate(given[1:])
+            from .quality.command import gate as run_gate
+
+            return run_gate(given[1:])
         own, rest = _split(given)
         options = parser.parse_args(own)
         if rest:
@@ -125,38 +125,6 @@ def _split(given: list[str]) -> tuple[list[str], list[str]]:
     """What stands before and after the first `--`, which argparse would give to any positional argument."""
     where = given.index("--") if "--" in given else len(given)
     return given[:where], given[where + 1 :]
-
-
-def _gate(arguments: list[str]) -> int:
-    """Run the suites in a pytest of its own, from this directory and with its configuration, and read the verdicts from
-    the record.
-
-    What stands before the first option names models, the rest is pytest's.
-    """
-    from .record.store import read
-
-    first_option = next((i for i, argument in enumerate(arguments) if argument.startswith("-")), len(arguments))
-    models, rest = arguments[:first_option], arguments[first_option:]
-    where = [f"--rootdir={Path.cwd()}"]
-    config = next((name for name in _CONFIG_FILES if Path(name).is_file()), None)
-    where += ["-c", config] if config else []
-    named = [argument for model in models for argument in ("--llmprune-model", model)]
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "record.json"
-        keep = (
-            []
-            if any(argument.startswith("--llmprune-record") for argument in rest)
-            else ["--llmprune-record", str(copy)]
-        )
-        command = [sys.executable, "-m", "pytest", str(resources.suites_dir()), *where, *named, *keep, *rest]
-        code = subprocess.run(command, check=False).returncode
-        if code in (0, 1) and copy.is_file():
-            record = read(copy)
-            bad = [item for item in record.items if item.outcome in ("failed", "error")]
-            verdicts = [verdict["outcome"] for item in bad for verdict in item.verdicts]
-            if bad and not record.missing and all(item.verdicts for item in bad) and "fail" not in verdicts:
-                return UNDECIDED
-    return code if code in (FINE, FAILED) else USAGE
 
 
 def _doctor(as_json: bool, folder: Path | None) -> int:

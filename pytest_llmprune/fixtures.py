@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .prune.apply import PrunedModel
     from .prune.recipes import Case
     from .quality.assess import Dense
+    from .quality.profiles import Profile
     from .record.recorder import Recorder
     from .session import Run
     from .settings import Settings
@@ -153,26 +154,39 @@ def _trace(model: PreTrainedModel) -> Any:
 
 
 @pytest.fixture(scope="session")
-def llm_prune(llm_dense: LoadedModel, llm_settings: Settings, llm_spec: ModelSpec) -> Callable[[Case], PrunedModel]:
+def llm_profile(llm_spec: ModelSpec, llm_settings: Settings) -> Profile:
+    """The protocols that the model is calibrated and measured by: a frozen `Profile`."""
+    from .quality.profiles import profile
+
+    return profile(
+        llm_settings.profile(llm_spec),
+        tiny=llm_spec.name == "tiny",
+        seed=llm_settings.seed,
+        calibration_seed=llm_settings.calibration_seed,
+        rolling=llm_settings.perplexity == "rolling",
+    )
+
+
+@pytest.fixture(scope="session")
+def llm_prune(llm_dense: LoadedModel, llm_settings: Settings, llm_profile: Profile) -> Callable[[Case], PrunedModel]:
     """Prune a fresh copy of the dense model: `llm_prune(Case("ffn", 0.2, "taylor")) -> PrunedModel`. Taylor is
     calibrated on the built-in calibration text.
     """
     from .prune.apply import prune
     from .prune.importance import NEEDS_GRADIENTS, calibration_windows
     from .quality.perplexity import tokenise
-    from .quality.profiles import profile
 
     def prune_copy(case: Case) -> PrunedModel:
         windows = None
         with in_one_line():
             if case.importance in NEEDS_GRADIENTS:
-                protocol = profile(llm_settings.profile(llm_spec), tiny=llm_spec.name == "tiny").calibration
-                if llm_dense.tokenizer is None:
-                    import torch
+                import torch
 
+                protocol = llm_profile.calibration
+                if llm_dense.tokenizer is None:
                     tokens = torch.randint(llm_dense.model.config.vocab_size, (protocol.windows * protocol.length,))
                 else:
-                    tokens = tokenise(llm_dense.tokenizer, protocol.text)
+                    tokens = torch.tensor(tokenise(llm_dense.tokenizer, protocol.text))
                 windows = calibration_windows(tokens, protocol)
             return prune(copy.deepcopy(llm_dense.model), case, calibration=windows, seed=llm_settings.seed)
 
@@ -218,16 +232,22 @@ def llm_progress(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 @pytest.fixture(scope="session")
 def llm_dense_measured(
-    llm_dense: LoadedModel, llm_spec: ModelSpec, llm_settings: Settings, llm_progress: Callable[[str], None]
+    request: pytest.FixtureRequest,
+    llm_dense: LoadedModel,
+    llm_profile: Profile,
+    llm_settings: Settings,
+    llm_progress: Callable[[str], None],
 ) -> Dense:
-    """The dense model's measurements, made once per session, that pruned models are held against."""
+    """The dense model's measurements, made or found in the cache once per session, that pruned models are held
+    against.
+    """
     from .quality.assess import measure_dense
-    from .quality.profiles import profile
+    from .quality.dense_cache import folder_of
     from .quality.texts import evaluation_text
 
     with in_one_line():
-        chosen = profile(llm_settings.profile(llm_spec), tiny=llm_spec.name == "tiny", seed=llm_settings.seed)
-        return measure_dense(llm_dense, evaluation_text(llm_settings.text), chosen, llm_progress)
+        text, cache = evaluation_text(llm_settings.text), folder_of(_run(request.config).root)
+        return measure_dense(llm_dense, text, llm_profile, llm_progress, cache)
 
 
 @pytest.fixture
@@ -255,6 +275,7 @@ def quality_gate(
             for name, value in found.measurements.items():
                 llm_record.measure(name, value, found.intervals.get(name))
         llm_record.measure("prune_time", pruned.seconds)
+        llm_record.source(llm_dense_measured.sources)
         verdicts = judge(gates_for(pruned.plan.reductions, llm_settings.gates), found.measurements, found.intervals)
         llm_record.judge(verdicts, found.protocol, found.worst.text, found.details)
         if any(verdict.outcome != PASS for verdict in verdicts):

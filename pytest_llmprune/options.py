@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .words import DEVICES, DTYPES, IMPORTANCES, PROFILES, RECIPES, TEXTS, WEIGHTS
+from .words import DEVICES, DTYPES, IMPORTANCES, PERPLEXITIES, PROFILES, RECIPES, TEXTS, WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,10 +190,19 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "text",
-        "text to measure perplexity on: builtin (Hamlet), wikitext2 (through the package datasets), or a UTF-8 file",
+        "text to measure perplexity on: builtin (Hamlet), wikitext2 (through the package datasets), or a UTF-8 file,"
+        ' plain or JSONL with documents under "text"',
         "builtin",
         _text,
         "TEXT",
+    ),
+    Option(
+        "perplexity",
+        "windows (a fixed number, each on its own) or rolling (the whole text, as lm-eval's loglikelihood_rolling"
+        " defines it)",
+        "windows",
+        _one_of(*PERPLEXITIES),
+        "|".join(PERPLEXITIES),
     ),
     Option(
         "profile",
@@ -246,7 +255,20 @@ OPTIONS: tuple[Option, ...] = (
         repeatable=True,
     ),
     Option("report", "write the run's report as one HTML page to this file", "", _record_file, "FILE.html"),
-    Option("seed", "seed of random weights, random importance and sampled continuations", "0", _seed, "N"),
+    Option(
+        "seed",
+        "seed of random weights, random importance, sampled continuations and the bootstrap",
+        "0",
+        _seed,
+        "N",
+    ),
+    Option(
+        "calibration-seed",
+        "seed of the choice of calibration windows; part of the protocol: runs with different ones don't compare",
+        "0",
+        _seed,
+        "N",
+    ),
     Option("revision", "revision (branch, tag or commit) of a hub model", "", str, "REVISION"),
     Option(
         "trust-remote-code",

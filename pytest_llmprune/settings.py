@@ -38,6 +38,8 @@ class Settings:
     fail_on: tuple[FailOn, ...]
     report: Path | None
     seed: int
+    calibration_seed: int
+    perplexity: str
     given: tuple[str, ...]
 
     @property
@@ -51,7 +53,9 @@ class Settings:
             "text": self.text,
             "profile": self.profile_asked,
             "fixes": self.fixes,
+            "perplexity": self.perplexity,
             "seed": str(self.seed),
+            "calibration-seed": str(self.calibration_seed),
         }
         return "".join(f" --llmprune-{name} {shlex.quote(texts[name])}" for name in texts if name in self.given)
 
@@ -119,6 +123,8 @@ def settings_from(get_option: Callable[[str], Any], get_ini: Callable[[str], Any
         fail_on=tuple(values["fail-on"]),
         report=Path(values["report"]) if values["report"] else None,
         seed=values["seed"],
+        calibration_seed=values["calibration-seed"],
+        perplexity=values["perplexity"],
         given=tuple(given),
     )
     if settings.fail_on and not settings.baseline:

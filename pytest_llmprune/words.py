@@ -7,3 +7,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 PROFILES = ("smoke", "standard", "deep")
 DEVICES = ("auto", "cpu", "cuda", "cuda:N", "mps")
 TEXTS = ("builtin", "wikitext2")
+PERPLEXITIES = ("windows", "rolling")
+
+# exit codes of `llmprune`; undecided or changed: a person must look
+FINE, FAILED, USAGE, UNDECIDED = 0, 1, 2, 3

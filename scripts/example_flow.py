@@ -26,7 +26,8 @@ PUBLISHED = {
     "phi3": "microsoft/Phi-3-mini-4k-instruct",
     "gemma2": "google/gemma-2-2b",
 }
-FAMILIES = (*LLAMAS, TIED, *PUBLISHED)
+FUSED = "phi3 16/4"  # four query heads per kv head, as in Phi-3-medium and Phi-4
+FAMILIES = (*LLAMAS, TIED, *PUBLISHED, FUSED)
 ATTENTIONS = ("eager", "sdpa")
 OUTPUTS = {"no cache": False, "cache, logits alone": True, "cache": True}  # the example returns its cache
 
@@ -40,8 +41,10 @@ def build(family: str, attention: str):
     from pytest_llmprune.models.miniature import miniature
     from pytest_llmprune.models.spec import ModelSpec
 
-    if family in PUBLISHED:
-        config = load_config(ModelSpec(PUBLISHED[family]))
+    if family in PUBLISHED or family == FUSED:
+        config = load_config(ModelSpec(PUBLISHED[family.split()[0]]))
+        if family == FUSED:
+            config.num_key_value_heads = config.num_attention_heads // 4
     else:
         from transformers import LlamaConfig
 

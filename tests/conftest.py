@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from functools import cache
 
 import pytest
 
@@ -27,6 +30,22 @@ def _no_inherited_settings(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     monkeypatch.setenv("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+
+
+@pytest.fixture(scope="session")
+def overlay(tmp_path_factory):
+    """A function: `overlay("1.5.3")` is a folder with that torch-pruning alone, for a subprocess's PYTHONPATH."""
+
+    @cache
+    def install(version):
+        folder = tmp_path_factory.mktemp(f"torch-pruning-{version}-")
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
+        done = subprocess.run([*command, f"torch-pruning=={version}"], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"torch-pruning {version} can't be installed here: {done.stderr.strip().splitlines()[-1]}")
+        return folder
+
+    return install
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from fnmatch import fnmatch
 
 import pytest
 
+from pytest_llmprune.errors import UserError
+from pytest_llmprune.quality.texts import evaluation_text
 from pytest_llmprune.resources import data_dir, suites_dir
 
 OPTIONS = {
@@ -32,6 +35,8 @@ OPTIONS = {
     "negative threshold": (["--llmprune-gate", "ppl_ratio<=-1"], "the threshold '-1' is no positive number"),
     "no gate": (["--llmprune-gate", "ppl_ratio"], "is no gate"),
     "seed": (["--llmprune-seed", "-3"], "'-3' is no seed"),
+    "calibration seed": (["--llmprune-calibration-seed", "x"], "'x' is no seed"),
+    "unknown perplexity": (["--llmprune-perplexity", "byte"], "'byte' is none of windows, rolling"),
     "missing text": (["--llmprune-text", "none.txt"], "'none.txt' is neither builtin nor wikitext2 nor a file"),
     "missing baseline": (["--llmprune-baseline", "none.json"], "'none.json': there is no such record"),
     "baseline that is no record": (["--llmprune-baseline", "notes.txt"], "notes.txt: no record"),
@@ -122,12 +127,20 @@ def _truncate(folder):
     file.write_bytes(file.read_bytes()[:-1000])
 
 
-def _poison(folder):
+def _set(folder, name, index, value):
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(folder / "model.safetensors")
-    tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = float("nan")
+    tensors[name][index] = value
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _poison(folder):
+    _set(folder, "model.layers.1.mlp.up_proj.weight", (3, 4), float("nan"))
+
+
+def _poison_with_infinity(folder):
+    _set(folder, "model.layers.1.mlp.up_proj.weight", (3, 4), float("inf"))
 
 
 def _drop(folder):
@@ -157,6 +170,10 @@ def _foreign_tokenizer(folder):
 CHECKPOINTS = {
     "truncated safetensors": (_truncate, "model 'ckpt': it can't be loaded: *incomplete*"),
     "weights with NaN": (_poison, "model 'ckpt': model.layers.1.mlp.up_proj.weight holds NaN or infinite weights*"),
+    "weights with inf": (
+        _poison_with_infinity,
+        "model 'ckpt': model.layers.1.mlp.up_proj.weight holds NaN or infinite weights*",
+    ),
     "a tensor missing": (
         _drop,
         "model 'ckpt': the checkpoint lacks 1 tensors, the first is model.layers.2.self_attn.q_proj.weight",
@@ -191,7 +208,11 @@ def _fails(result, says):
 TEXTS = {
     "empty text": ("", "*the file is empty, so there is nothing to measure on"),
     "blank text": (" \n\n ", "*the file is empty, so there is nothing to measure on"),
-    "text shorter than a window": ("To be, or not to be.", "*fewer than one window of 256"),
+    "text of one token": ("A", "the evaluation text has 1 tokens, which make 0 windows of 256; *give a longer text"),
+    "text of few windows": (
+        "To be, or not to be. " * 100,
+        "*which make [34] windows of 256; an interval needs at least 5*",
+    ),
     "text that is not UTF-8": (b"\xff\xfe\x00", "*not UTF-8"),
 }
 
@@ -206,6 +227,22 @@ def test_a_useless_text_fails_in_one_line(pytester, text, says):
         ),
         says,
     )
+
+
+JSONL = {
+    "JSONL that is none": ("{", "text '*': line 1 is no JSON object with a string under \"text\""),
+    "JSONL without text": ('{"text": "To be."}\n{"body": "x"}', "text '*': line 2 is no JSON object with*"),
+    "JSONL with a number for a text": ('{"text": 3}', "text '*': line 1 is no JSON object with*"),
+    "empty JSONL": ("\n", "*the file is empty, so there is nothing to measure on"),
+}
+
+
+@pytest.mark.parametrize(("text", "says"), JSONL.values(), ids=JSONL.keys())
+def test_useless_jsonl_is_one_line(tmp_path, text, says):
+    (tmp_path / "text.jsonl").write_text(text)
+    with pytest.raises(UserError) as caught:
+        evaluation_text(str(tmp_path / "text.jsonl"))
+    assert fnmatch(str(caught.value), says)
 
 
 def test_a_device_that_is_not_there_fails_in_one_line(pytester):

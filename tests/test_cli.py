@@ -72,6 +72,20 @@ def test_a_gate_that_fails_exits_1_and_one_that_is_undecided_3(llmprune):
     assert llmprune(*common, f"ppl_ratio<={(low + high) / 2}").returncode == 3
 
 
+def test_gate_repeat_measures_noise_and_measures_dense_once(llmprune, tmp_path):
+    found = llmprune("gate", "tiny", "--repeat", "2", "--llmprune-prune", "ffn:0.2")
+    assert found.returncode == 0, found.stdout + found.stderr
+    row = found.stdout.splitlines()[2].split()
+    assert row[:3] == ["tiny-ffn-0.2-taylor", "0.000%", "0"]
+    assert float(row[3].rstrip("%")) > 0
+    sources = [
+        json.loads(file.read_text())["items"][0]["sources"]
+        for file in sorted(tmp_path.glob(".llmprune/*/0*_tiny.json"))
+    ]
+    assert [s["dense.ppl"] for s in sources] == ["measured", "cached", "cached"]
+    assert [s["dense.coherence"] for s in sources] == ["measured", "measured", "cached"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -83,6 +97,12 @@ def test_a_gate_that_fails_exits_1_and_one_that_is_undecided_3(llmprune):
         (("report", "--colour"), "unrecognized arguments: --colour"),
         (("gate", "tinny"), "ERROR: unknown model 'tinny'"),
         (("gate", "--llmprune-prune", "ffn:2"), "the ratio 2 is not between 0 and 1"),
+        (("gate", "--repeat", "1"), "llmprune: --repeat 1: give a whole number of runs, at least 2"),
+        (("gate", "tinny", "--repeat", "2"), "ERROR: unknown model 'tinny'"),
+        (
+            ("gate", "--repeat", "2", "--llmprune-record", "r.json"),
+            "llmprune: --repeat: every run keeps a record of its own under .llmprune; leave out --llmprune-record",
+        ),
         (("prune",), "invalid choice: 'prune'"),
         (("models", "--", "-x"), "models takes no arguments after --"),
         (("bisect", "torch-pruning", "--good", "1", "--bad", "2", "--checkout", "none"), "llmprune: git in none: "),

@@ -40,16 +40,6 @@ OTHERS = {
     "albert.json": {"model_type": "albert"},
     "mamba.json": {"model_type": "mamba"},
     "untyped.json": {"hidden_size": 64},
-    "fused.json": {  # its heads are beyond torch-pruning: q, k and v in one layer, and fewer kv heads than query heads
-        "model_type": "phi3",
-        "vocab_size": 64,
-        "hidden_size": 64,
-        "intermediate_size": 96,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "pad_token_id": 0,
-    },
 }
 PHI3 = "microsoft/Phi-3-mini-4k-instruct"
 MISTAKES = {
@@ -81,7 +71,6 @@ PLANS = {
     "rounded": ["tiny", "--recipe", "ffn", "--round-to", "64"],
     "json": ["tiny", "--recipe", "ffn", "--json"],
     "table": ["mqa.json"],
-    "failing": ["fused.json"],
     "many": ["tiny", "--recipe", "ffn", "--recipe", "width", "--ratio", "0.1,0.3", "--json"],
     "again": ["small.json", "--recipe", "ffn", "--json"],
 }
@@ -146,12 +135,22 @@ def test_without_a_recipe_each_has_a_row_and_the_one_that_can_not_be_says_why(sa
     assert "kv-groups 0.2: recipe kv-groups: the model has 1 kv heads in steps of 1, so none can go" in out
 
 
-def test_what_torch_pruning_can_not_do_is_a_row_and_exit_code_1(said):
-    code, out, _ = said["failing"]
-    assert code == 1
-    rows = {line.split()[0]: line for line in out.splitlines()}
-    assert "96 FFN channels" in rows["ffn"]
-    assert rows["heads"].startswith("  heads 0.2: ")
+def test_what_torch_pruning_can_not_do_is_a_row_and_exit_code_1(monkeypatch, capsys):
+    from pytest_llmprune import cli
+    from pytest_llmprune.errors import CheckFailed
+    from pytest_llmprune.prune import dryrun
+
+    def dry_run(spec, case):
+        if case.recipe == "heads":
+            raise CheckFailed("layers are left with different num_attention_heads")
+        return real(spec, case)
+
+    real = dryrun.dry_run
+    monkeypatch.setattr(dryrun, "dry_run", dry_run)
+    assert cli.main(["plan", "tiny"]) == 1
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert "512 FFN channels" in rows["ffn"]
+    assert rows["heads"].strip() == "heads 0.2: layers are left with different num_attention_heads"
 
 
 def test_json_holds_the_facts_and_a_config_that_can_be_planned_again(said):

@@ -33,6 +33,7 @@ def test_the_suites_run_and_are_recorded_alike_however_they_are_distributed(pyte
     assert {verdict["outcome"] for verdict in quality.verdicts} == {"pass"}
     sidecar = latest(pytester.path).with_suffix(".details") / quality.details
     assert len(json.loads(sidecar.read_text())["nll"]["pruned"]) == quality.protocol["windows"]
+    assert quality.sources == {"dense.ppl": "measured", "dense.coherence": "measured"}
     result.stdout.fnmatch_lines(
         ["tiny (speeds*", "*recipe*perplexity*verdict*", "*ffn*0.2*taylor*pass", "next: llmprune report *"]
     )
@@ -89,6 +90,23 @@ def test_a_researchers_test_uses_the_fixtures_and_is_recorded(pytester):
     (item,) = read(latest(pytester.path)).items
     assert item.key.test == "test_mine"
     assert item.measurements["mine"] == item.measurements["ppl_ratio"]
+
+
+def test_threads_that_wait_leave_the_core_to_others_unless_the_user_says_otherwise(pytester, monkeypatch):
+    pytester.makepyfile(
+        """
+        import os
+
+        def test_it(llm_settings, llm_record):
+            llm_record.note(os.environ["OMP_WAIT_POLICY"])
+        """
+    )
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert pytester.runpytest_subprocess().ret == 0
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert pytester.runpytest_subprocess().ret == 0
+    records = sorted(pytester.path.glob(".llmprune/*/0*.json"))
+    assert [read(file).items[0].notes for file in records] == [("PASSIVE",), ("ACTIVE",)]
 
 
 def test_meta_weights_run_the_graph_suite_alone_and_say_so(pytester):

@@ -13,13 +13,16 @@ from .indices import INDICES
 from .patch import Addition, Edit, Fix
 
 HELPER = '''
-def nearest_linear_out(graph, node):
-    """The out channels of the Linear layer that a node's values come from, or None."""
+def source_channels(graph, node):
+    """How many channels the Linear layer has that a node's values come from, or the slice of a fused one; else None."""
     queue, seen = [node], set()
     while queue:
         node = queue.pop(0)
         if node.type == ops.OPTYPE.LINEAR:
             return graph.get_out_channels(node)
+        if node.type == ops.OPTYPE.SLICE and len(node.grad_fn._saved_self_sym_sizes) == 3:  # of channels, not of heads
+            channels = source_channels(graph, node.inputs[0])
+            return channels and max(0, min(node.module.end, channels) - node.module.start)
         if id(node) not in seen:
             seen.add(id(node))
             queue.extend(node.inputs)
@@ -54,7 +57,7 @@ FIX = Fix(
         Edit(
             module="dependency.index_mapping",
             function="_GQAIndexMapping.__call__",
-            fingerprints=("8e47ffe60b4a",),
+            fingerprints=("8e47ffe60b4a", "37052b749d91"),
             old="""
             if self.reverse == True: 
                 new_idxs = [ _helpers._HybridIndex(idx=( i.idx - i.idx // (head_dim * repeat) * head_dim * (repeat - 1) - i.idx//head_dim%repeat * head_dim ), root_idx=None) for i in idxs ]
@@ -82,14 +85,14 @@ FIX = Fix(
         Edit(
             module="dependency.index_mapping",
             function="update_expand_index_mapping",
-            fingerprints=("321ae8fb48e5",),
+            fingerprints=("321ae8fb48e5", "67e499bf8793"),
             old="""
             in_channels = num_key_value_heads * n_rep * head_dim
             if out_channels is None or in_channels is None: return
             repeat = out_channels // in_channels
             """,
             new="""
-            in_channels = nearest_linear_out(graph, node)
+            in_channels = source_channels(graph, node)
             if not out_channels or not in_channels: return
             repeat = out_channels // in_channels
             """,

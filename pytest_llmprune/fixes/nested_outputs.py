@@ -2,9 +2,8 @@
 
 `flatten_as_list` hands back whatever is no list, tuple or dict, and its caller iterates that (a DynamicCache yields
 tuples) and takes `.grad_fn` of whatever comes. The fix collects the tensors that autograd knows from containers and
-plain holders of
-attributes, latest first: a tensor that another output was computed from must not be taken for the model's end. A model
-without such a tensor is refused, where upstream returned an empty graph.
+plain holders of attributes, latest first: a tensor that another output was computed from must not be taken for the
+model's end. A model without such a tensor is refused, where upstream returned an empty graph.
 """
 
 from __future__ import annotations
@@ -34,8 +33,6 @@ def _tensors_with_history(output):
             stack.extend(vars(item).values())
         elif isinstance(item, Iterable):
             stack.extend(item)
-    if not tensors:
-        raise ValueError("no tensor in the model's output has a grad_fn: there is nothing to trace")
     return sorted(tensors, key=lambda tensor: tensor.grad_fn._sequence_nr(), reverse=True)
 '''
 
@@ -70,9 +67,16 @@ FIX = Fix(
         Edit(
             module="dependency.graph",
             function="DependencyGraph._trace",
-            fingerprints=("f48181597e01",),
-            old="for o in utils.flatten_as_list(out):",
-            new="for o in _tensors_with_history(out):",
+            fingerprints=("f48181597e01", "47fd51d97970", "a9621816229d"),
+            old="""
+            for o in utils.flatten_as_list(out):
+            """,
+            new="""
+            outputs = _tensors_with_history(out)
+            if len(outputs) == 0:
+                raise ValueError("no tensor in the model's output has a grad_fn: there is nothing to trace")
+            for o in outputs:
+            """,
         ),
     ),
 )

@@ -25,7 +25,8 @@ from typing import Any
 class Edit:
     """One change inside one function.
 
-    module: dotted name below torch_pruning, e.g. `dependency.index_mapping`. function: `name` or `Class.name`.
+    module: dotted name below torch_pruning, e.g. `dependency.index_mapping`, as 1.6.0 lays it out (see `legacy`).
+    function: `name` or `Class.name`.
     fingerprints: of the function's source as upstream ships it.
     old, new: whole lines, indented alike; `old` occurs exactly once.
     """
@@ -59,7 +60,7 @@ class Addition:
 class Fix:
     """The smallest patch that removes one defect.
 
-    id: as in the defect registry. symptom: one line. upstream: issue numbers of VainF/Torch-Pruning.
+    id: as in the defect registry. symptom: one line. upstream: issues and pull requests of VainF/Torch-Pruning.
     affected: requirements that hold, all of them, where the defect was found by probing, e.g. `torch-pruning>=1.5.3`.
     probe: says whether the defect shows on the torch_pruning that is loaded, patched or not; builds a toy model,
     milliseconds. Raises ImportError where transformers lacks what it looks at. Uses torch, transformers, torch_pruning

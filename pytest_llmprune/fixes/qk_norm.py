@@ -68,7 +68,7 @@ FIX = Fix(
         Edit(
             module="dependency.graph",
             function="DependencyGraph.build_dependency",
-            fingerprints=("48794f679f13",),
+            fingerprints=("48794f679f13", "abec4b21fe33", "3dbd52465f5d"),
             old="""
             # Build dependency graph
             self._build_dependency(self.module2node)

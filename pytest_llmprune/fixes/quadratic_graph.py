@@ -160,26 +160,30 @@ FIX = Fix(
         Edit(
             module="dependency.index_mapping",
             function="update_index_mapping",
-            fingerprints=("5abe6f2597d6",),
-            old='''
+            fingerprints=("5abe6f2597d6", "6585286744f6"),
+            old="""
             def update_index_mapping(graph):
-                """ Update all index mapping in a graph
-                """       
-                # update index mapping
-                for module, node in graph.module2node.items():
-            ''',
-            new='''
-            def update_index_mapping(graph, nodes=None):
-                """ Update the index mapping of these nodes, or of all in a graph
-                """
-                for node in graph.module2node.values() if nodes is None else nodes:
-                    module = node.module
-            ''',
+            """,
+            new="""
+            def update_index_mapping(graph, nodes=None): # of these nodes, or of all
+            """,
+        ),
+        Edit(
+            module="dependency.index_mapping",
+            function="update_index_mapping",
+            fingerprints=("5abe6f2597d6", "6585286744f6"),
+            old="""
+            for module, node in graph.module2node.items():
+            """,
+            new="""
+            for node in graph.module2node.values() if nodes is None else nodes:
+                module = node.module
+            """,
         ),
         Edit(
             module="dependency.graph",
             function="DependencyGraph.get_pruning_group",
-            fingerprints=("4d97958f1579",),
+            fingerprints=("4d97958f1579", "c44ba243b217"),
             old="""
             idxs = [ _helpers._HybridIndex(idx=i, root_idx=i) for i in idxs ] # idxs == root_idxs for the root layer
 
@@ -194,7 +198,7 @@ FIX = Fix(
         Edit(
             module="dependency.graph",
             function="DependencyGraph.get_pruning_group",
-            fingerprints=("4d97958f1579",),
+            fingerprints=("4d97958f1579", "c44ba243b217"),
             old="""
             visited_node.add(node)
             """,
@@ -206,7 +210,7 @@ FIX = Fix(
         Edit(
             module="dependency.graph",
             function="DependencyGraph.get_pruning_group",
-            fingerprints=("4d97958f1579",),
+            fingerprints=("4d97958f1579", "c44ba243b217"),
             old="""
             for i in range(len(merged_group)):
                 hybrid_idxs = merged_group[i].idxs
@@ -242,7 +246,7 @@ FIX = Fix(
         Edit(
             module="dependency.graph",
             function="DependencyGraph._detect_unwrapped_parameters",
-            fingerprints=("fa17c8c300aa",),
+            fingerprints=("fa17c8c300aa", "738c924b81e6"),
             old="""
             # Detect unwrapped nn.Parameters
             unwrapped_detected = []
@@ -256,7 +260,7 @@ FIX = Fix(
         Edit(
             module="dependency.graph",
             function="DependencyGraph._detect_unwrapped_parameters",
-            fingerprints=("fa17c8c300aa",),
+            fingerprints=("fa17c8c300aa", "738c924b81e6"),
             old="""
             is_wrapped = False
             for p_wrapped in wrapped_parameters:
@@ -272,7 +276,7 @@ FIX = Fix(
         Edit(
             module="dependency.graph",
             function="DependencyGraph._trace",
-            fingerprints=("f48181597e01",),
+            fingerprints=("f48181597e01", "47fd51d97970", "a9621816229d"),
             old="""
             for node in module2node.values():
                 if node.type in (ops.OPTYPE.CONCAT, ops.OPTYPE.SPLIT):
@@ -298,7 +302,7 @@ FIX = Fix(
         Edit(
             module="dependency.graph",
             function="DependencyGraph._trace_computational_graph",
-            fingerprints=("0cc728028063",),
+            fingerprints=("0cc728028063", "0fb447765829", "40f560b4daf9"),
             old="""
             is_unwrapped_param = False
             for (j, (p, dim)) in enumerate(self.unwrapped_parameters):
@@ -320,13 +324,11 @@ FIX = Fix(
         Edit(
             module="dependency.graph",
             function="DependencyGraph._trace_computational_graph",
-            fingerprints=("0cc728028063",),
+            fingerprints=("0cc728028063", "0fb447765829", "40f560b4daf9"),
             old="""
-            grad_fn_root = output.grad_fn
             def create_node_if_not_exists(grad_fn):
             """,
             new="""
-            grad_fn_root = output.grad_fn
             unwrapped = {p: j for j, (p, dim) in enumerate(self.unwrapped_parameters)}
             def create_node_if_not_exists(grad_fn):
             """,

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from importlib import import_module
 
 from ..errors import UserError
+from .legacy import fitted
 from .patch import Fix, Patcher
 
 
@@ -17,26 +18,39 @@ class RefusedFix(UserError):
 
 _MODULES = (
     "nested_outputs",
+    "module_outputs",
+    "none_ignored_params",
     "unsigned_dim",
     "gqa_map",
     "sdpa_gqa",
     "qk_norm",
     "output_axis",
+    "heads_unpruned",
+    "head_ratio_gated",
+    "iterative_heads",
+    "global_gqa",
     "broken_ties",
     "stale_split",
     "quadratic_graph",
 )
 
-FIXES: dict[str, Fix] = {fix.id: fix for fix in (import_module(f".{name}", __package__).FIX for name in _MODULES)}
+FIXES: dict[str, Fix] = {
+    fix.id: fix for fix in (fitted(import_module(f".{name}", __package__).FIX) for name in _MODULES)
+}
 
 _patcher = Patcher()
 _active: tuple[str, ...] = ()
 _lock = threading.RLock()
 
 
+def refusal(id: str) -> str | None:
+    """Why a fix, or one that it builds on, can't be applied to the installed torch_pruning, or None if it can."""
+    return next((reason for other in (*FIXES[id].requires, id) if (reason := FIXES[other].refusal())), None)
+
+
 def applicable() -> tuple[str, ...]:
     """The ids of the fixes that know the installed torch-pruning's source, in registry order. Imports nothing heavy."""
-    return tuple(id for id, fix in FIXES.items() if fix.refusal() is None)
+    return tuple(id for id in FIXES if refusal(id) is None)
 
 
 def active() -> tuple[str, ...]:
@@ -54,8 +68,8 @@ def apply(ids: Iterable[str] | None = None) -> tuple[str, ...]:
     for id in chosen:
         if id not in FIXES:
             raise UserError(f"unknown fix {id!r}: there are {', '.join(FIXES)}")
-        if refusal := FIXES[id].refusal():
-            raise RefusedFix(f"fix {id}: {refusal}")
+        if reason := refusal(id):
+            raise RefusedFix(f"fix {id}: {reason}")
     needed = {*chosen, *(other for id in chosen for other in FIXES[id].requires)}
     chosen = tuple(id for id in FIXES if id in needed)  # one order, whatever order they were named in
     with _lock:

@@ -15,7 +15,7 @@ def update_sdpa_index_mapping(graph, node: Node):
     head_dim = node.grad_fn._input_metadata[0].shape[-1]
     out_channels = shape_infer.infer_in_channels_recursively(graph, node, [0])
     for in_node in node.inputs:
-        in_channels = nearest_linear_out(graph, in_node)
+        in_channels = source_channels(graph, in_node)
         if not out_channels or not in_channels:
             continue
         repeat = out_channels // in_channels
@@ -52,7 +52,7 @@ FIX = Fix(
         Edit(
             module="dependency.index_mapping",
             function="update_index_mapping",
-            fingerprints=("5abe6f2597d6",),
+            fingerprints=("5abe6f2597d6", "6585286744f6"),
             old="""
             if node.type == ops.OPTYPE.SLICE:
                 update_slice_index_mapping(graph, node)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 HEAD_DIM = 4
@@ -18,8 +19,16 @@ class Runaway(Exception):
     """torch-pruning's propagation does not end."""
 
 
-def llama(heads: int, kv_heads: int, attention: str = "eager", tied: bool = False, layers: int = 1) -> Any:
-    """A Llama with heads of `HEAD_DIM` channels."""
+def llama(
+    heads: int,
+    kv_heads: int,
+    attention: str = "eager",
+    tied: bool = False,
+    layers: int = 1,
+    weak: tuple[int, ...] = (),
+) -> Any:
+    """A Llama with heads of `HEAD_DIM` channels; the query heads in `weak` have next to no weights."""
+    import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -32,16 +41,27 @@ def llama(heads: int, kv_heads: int, attention: str = "eager", tied: bool = Fals
         tie_word_embeddings=tied,
         attn_implementation=attention,
     )
-    return LlamaForCausalLM(config).eval()
+    model = LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        for attention_layer in [layer.self_attn for layer in model.model.layers]:
+            for head in weak:
+                channels = slice(head * HEAD_DIM, (head + 1) * HEAD_DIM)
+                attention_layer.q_proj.weight[channels] *= 1e-4
+                attention_layer.o_proj.weight[:, channels] *= 1e-4
+    return model
 
 
 def graph_of(model: Any, use_cache: bool = False, outputs: Any = lambda output: output.logits) -> Any:
     """torch-pruning's graph of a toy, traced with six tokens and their mask, from its logits or what `outputs` picks."""
+    return traced(model, tokens(use_cache), output_transform=outputs)
+
+
+def tokens(use_cache: bool = False) -> dict[str, Any]:
+    """Six tokens and their mask."""
     import torch
 
     ids = torch.ones(1, 6, dtype=torch.long)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": use_cache}
-    return traced(model, inputs, output_transform=outputs)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_cache": use_cache}
 
 
 def traced(model: Any, inputs: Any, **arguments: Any) -> Any:
@@ -89,3 +109,57 @@ def touched(graph: Any, module: Any, indices: list[int], *, out: bool = True) ->
         for dep, idxs in group_of(graph, module, indices, out=out)
         if dep.target.module in names and graph.is_out_channel_pruning_fn(dep.handler)
     }
+
+
+@dataclass(frozen=True)
+class PrunedHeads:
+    """What torch-pruning's pruner did to the attention of a toy: the query heads that it removed (by their numbers at
+    the time), and the heads of q, k and v, as it counts them afterwards and as they are.
+    """
+
+    removed: tuple[int, ...]
+    counted: tuple[int, ...]
+    real: tuple[int, ...]
+
+
+def prune_heads(model: Any, **arguments: Any) -> PrunedHeads | None:
+    """Run torch-pruning's pruner on a toy, heads ranked by magnitude; None where it knows no heads (1.2.5), or none that
+    share keys and values (1.3.7).
+    """
+    import torch_pruning as tp
+
+    pruner_class = getattr(tp.pruner, "BasePruner", None) or tp.pruner.MetaPruner  # its name before 1.5.0
+    if "prune_num_heads" not in inspect.signature(pruner_class.__init__).parameters:
+        return None
+    importances = ("GroupMagnitudeImportance", "GroupNormImportance", "MagnitudeImportance")
+    attention = model.model.layers[0].self_attn
+    qkv = (attention.q_proj, attention.k_proj, attention.v_proj)
+    removed: set[int] = set()
+    try:
+        with step_limit():
+            pruner = pruner_class(
+                model,
+                tokens(),
+                output_transform=lambda output: output.logits,
+                importance=next(getattr(tp.importance, name)() for name in importances if hasattr(tp.importance, name)),
+                num_heads={layer: layer.out_features // HEAD_DIM for layer in qkv},
+                prune_num_heads=True,
+                prune_head_dims=False,
+                in_channel_groups={},
+                out_channel_groups={},
+                ignored_layers=[model.lm_head],
+                **arguments,
+            )
+            for _ in range(pruner.iterative_steps):
+                for group in pruner.step(interactive=True):
+                    dep, idxs = group[0]
+                    if dep.target.module is attention.o_proj and pruner.DG.is_in_channel_pruning_fn(dep.handler):
+                        removed |= {index // HEAD_DIM for index in idxs}
+                    group.prune()
+    except RuntimeError:
+        return None
+    return PrunedHeads(
+        removed=tuple(sorted(removed)),
+        counted=tuple(pruner.num_heads[layer] for layer in qkv),
+        real=tuple(layer.out_features // HEAD_DIM for layer in qkv),
+    )

@@ -2,11 +2,10 @@
 propagation never returns.
 
 Autograd stores dim=-1 as the unsigned 2**64-1. torch-pruning (since 1.5.3) takes everything from 100 on for an
-uninitialised value
-and maps channels as if the channel dimension had been meant: RoPE's rotate_half at two query heads per kv head, and a
-cache's concatenation over time, then shift indices further with every round. The fix reads the value as signed, and
-believes that an operation works on channels only if the dimension is where channels lie and has as many entries as
-there are channels.
+uninitialised value and maps channels as if the channel dimension had been meant: RoPE's rotate_half at two query heads
+per kv head, and a cache's concatenation over time, then shift indices further with every round. The fix reads the value
+as signed, and believes that an operation works on channels only if the dimension is where channels lie and has as many
+entries as there are channels.
 """
 
 from __future__ import annotations
@@ -28,12 +27,15 @@ def works_on_channels(grad_fn, shape, channels):
 def _probe() -> bool:
     from . import toys
 
-    graph = toys.graph_of(model := toys.llama(heads=4, kv_heads=2))
-    try:
-        toys.touched(graph, model.model.layers[0].self_attn.q_proj, list(range(toys.HEAD_DIM)))
-    except toys.Runaway:
-        return True
-    return False
+    def runs_away(kv_heads: int, use_cache: bool) -> bool:
+        graph = toys.graph_of(model := toys.llama(4, kv_heads), use_cache)
+        try:
+            toys.touched(graph, model.model.layers[0].self_attn.q_proj, list(range(toys.HEAD_DIM)))
+        except toys.Runaway:
+            return True
+        return False
+
+    return runs_away(kv_heads=2, use_cache=False) or runs_away(kv_heads=4, use_cache=True)
 
 
 FIX = Fix(
@@ -47,7 +49,7 @@ FIX = Fix(
         Edit(
             module="dependency.index_mapping",
             function="update_concat_index_mapping",
-            fingerprints=("36a375db39d6",),
+            fingerprints=("36a375db39d6", "a1c7aaf1ceea"),
             old="""
             if hasattr(cat_node.grad_fn, '_saved_dim') and cat_node.grad_fn._saved_dim != 1 and cat_node.grad_fn._saved_dim < constants.MAX_VALID_DIM:
                 return 
@@ -60,7 +62,7 @@ FIX = Fix(
         Edit(
             module="dependency.index_mapping",
             function="update_concat_index_mapping",
-            fingerprints=("36a375db39d6",),
+            fingerprints=("36a375db39d6", "a1c7aaf1ceea"),
             old="""
                 chs.append(shape_infer.infer_channels_between(graph, n, cat_node))
             cat_node.module.concat_sizes = chs
@@ -76,7 +78,7 @@ FIX = Fix(
         Edit(
             module="dependency.index_mapping",
             function="update_split_index_mapping",
-            fingerprints=("bd760bec4b7b",),
+            fingerprints=("bd760bec4b7b", "78c35e188fc9"),
             old="""
             if hasattr(split_node.grad_fn, '_saved_dim'): # this only works for Pytorch>=1.12
             """,
@@ -87,7 +89,7 @@ FIX = Fix(
         Edit(
             module="dependency.shape_infer",
             function="init_shape_information",
-            fingerprints=("b0fdb57f8cdc",),
+            fingerprints=("b0fdb57f8cdc", "b838a0b521a0"),
             old="""
             if hasattr(grad_fn, '_saved_split_sizes') and hasattr(grad_fn, '_saved_dim') :
                 if grad_fn._saved_dim != 1 and grad_fn._saved_dim < constants.MAX_VALID_DIM: # a temp fix for pytorch==1.11, where the _saved_dim is an uninitialized value like 118745347895359
@@ -103,7 +105,7 @@ FIX = Fix(
         Edit(
             module="dependency.shape_infer",
             function="init_shape_information",
-            fingerprints=("b0fdb57f8cdc",),
+            fingerprints=("b0fdb57f8cdc", "b838a0b521a0"),
             old="""
                 if grad_fn._saved_dim != 1 and grad_fn._saved_dim < constants.MAX_VALID_DIM: # a temp fix for pytorch==1.11, where the _saved_dim is an uninitialized value like 118745347895359
                     continue

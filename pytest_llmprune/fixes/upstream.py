@@ -67,9 +67,9 @@ def _file(module: str) -> Path:
 def _edited(text: str, edit: Edit) -> str:
     """A module's text with one edit made in its function."""
     node = _definitions(text)[edit.function]
-    lines = text.splitlines(keepends=True)
-    function = "".join(lines[node.lineno - 1 : node.end_lineno])
-    return "".join([*lines[: node.lineno - 1], edited(function, [edit]), *lines[node.end_lineno :]])
+    function = ast.get_source_segment(text, node, padded=True) or ""  # ends before a comment behind its last statement
+    start = text.index(function, sum(map(len, text.splitlines(keepends=True)[: node.lineno - 1])))
+    return text[:start] + edited(function, [edit]) + text[start + len(function) :]
 
 
 def _added(text: str, addition: Addition, fix: Fix) -> str:

@@ -47,8 +47,8 @@ def make_plan(
     channels than the case asks for.
     """
     shape = shape_of(model.config)
-    wanted = reductions(shape, case)
     layers = decoder_layers(model)
+    wanted = _reductions(shape, case, layers)
     pruner = _pruner(model, case, wanted, layers)
     if case.recipe == "kv-groups":
         removals = tuple(_kv_groups(pruner, layers, wanted[0].removed, shape, kv_scores))
@@ -64,8 +64,19 @@ def unranked_plan(model: PreTrainedModel, case: Case) -> PruningPlan:
     Raises UserError if the model can't be reduced so.
     """
     shape, layers = shape_of(model.config), decoder_layers(model)
-    wanted = reductions(shape, case)
+    wanted = _reductions(shape, case, layers)
     return PruningPlan(case, shape, wanted, tuple(r for part in wanted for r in _first(part, layers, shape)))
+
+
+def _reductions(shape: Shape, case: Case, layers: list[DecoderLayer]) -> tuple[Reduction, ...]:
+    """What the case asks for, unless torch-pruning can't tell the layers' heads apart."""
+    wanted = reductions(shape, case)
+    if shape.queries_per_kv > 1 and layers[0].qkv is not None and any(part.unit == "query heads" for part in wanted):
+        raise UserError(
+            f"recipe {case.recipe}: torch-pruning takes a fused qkv_proj for three equal parts, so it can't rank the"
+            f" {shape.heads} query heads of one that has {shape.kv_heads} kv heads"
+        )
+    return wanted
 
 
 def _first(part: Reduction, layers: list[DecoderLayer], shape: Shape) -> Iterator[Removal]:

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..models.load import LoadedModel
 from . import cost, perplexity
-from .coherence import Coherence, Continuation, describe, generate, score_against, teacher_nll
+from .coherence import (
+    TEMPERATURE,
+    TOP_P,
+    Coherence,
+    Continuation,
+    describe,
+    generate,
+    score_against,
+    teacher_nll,
+)
+from .dense_cache import found_or_measured, key_for, short_hash, weights_hash
+from .likelihood import Window
 from .profiles import Profile
 from .texts import text_hash
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
 Progress = Callable[[str], None]
@@ -22,17 +32,18 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Dense:
-    """What was measured of the dense model, once, and what pruned models are held against."""
+    """What was measured of the dense model, once, and what pruned models are held against. sources: of each of its
+    measurements, whether it was measured in this run or found in the cache.
+    """
 
     loaded: LoadedModel
     profile: Profile
     protocol: dict[str, Any]
-    windows: torch.Tensor
-    bos: int | None
+    windows: list[Window]
     perplexity: perplexity.Perplexity
     coherence: Coherence
-    continuations: tuple[Continuation, ...]
     size: cost.Size
+    sources: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -48,28 +59,58 @@ class Assessment:
     details: dict[str, Any] = field(repr=False)
 
 
-def measure_dense(loaded: LoadedModel, text: str, profile: Profile, progress: Progress = lambda _: None) -> Dense:
-    """Measure a dense model on `text`. Raises UserError for a text that is too short, CheckFailed for a model whose
-    logits are not finite.
+def measure_dense(
+    loaded: LoadedModel,
+    text: str,
+    profile: Profile,
+    progress: Progress = lambda _: None,
+    cache: Path | None = None,
+) -> Dense:
+    """Measure a dense model on `text`, or find in the folder `cache` what was measured before.
+
+    Raises UserError for a text that is too short, CheckFailed for a model whose logits are not finite.
     """
     tokenizer = loaded.tokenizer
     assert tokenizer is not None, "a model that is judged has a tokenizer"
-    tokens = perplexity.tokenise(tokenizer, text)
-    windows = perplexity.windows_of(tokens, profile.perplexity)
-    bos = perplexity.bos_of(tokenizer)
-    progress(f"perplexity of dense on {len(windows)} windows of {profile.perplexity.window} tokens")
-    measured = perplexity.measure(loaded.model, windows, profile.perplexity, bos)
-    progress("continuations of dense")
-    generated = generate(loaded.model, tokenizer, profile.coherence)
-    nlls = teacher_nll(loaded.model, generated)
-    continuations = describe(generated, nlls, tokenizer, profile.coherence)
+    prefix = perplexity.prefix_of(tokenizer, profile.perplexity)
+    tokens = perplexity.tokenise(tokenizer, text, special=profile.perplexity.rolling)
+    windows = perplexity.windows_of(tokens, profile.perplexity, prefix)
+    hashes = {
+        "weights": weights_hash(loaded.model) if cache else "",
+        "tokenizer": short_hash([tokenizer.get_vocab(), tokens]),
+        "text": text_hash(text),
+    }
+
+    def measure_perplexity() -> perplexity.Perplexity:
+        progress(f"perplexity of dense on {len(windows)} windows of {profile.perplexity.window} tokens")
+        return perplexity.measure(loaded.model, windows)
+
+    def measure_coherence() -> Coherence:
+        progress("continuations of dense")
+        generated = generate(loaded.model, tokenizer, profile.coherence)
+        nlls = teacher_nll(loaded.model, generated)
+        continuations = describe(generated, nlls, tokenizer, profile.coherence)
+        return score_against(continuations, continuations, generated)
+
+    key = key_for(loaded, "ppl", asdict(profile.perplexity), **hashes)
+    ppl, ppl_source = found_or_measured(cache, key, measure_perplexity, perplexity.Perplexity.from_json)
+    generation = {
+        **loaded.model.generation_config.to_diff_dict(),
+        **asdict(profile.coherence),
+        "temperature": TEMPERATURE,
+        "top_p": TOP_P,
+    }
+    key = key_for(loaded, "coherence", generation, **hashes)
+    coherence, coherence_source = found_or_measured(cache, key, measure_coherence, Coherence.from_json)
     protocol = {
         **profile.to_json(),
         "text": text_hash(text),
-        "tokenizer": hashlib.sha256(repr(sorted(tokenizer.get_vocab().items())).encode()).hexdigest()[:16],
+        "tokenizer": short_hash(tokenizer.get_vocab()),
         "windows": len(windows),
-        "bos": bos is not None,
+        "bos": prefix is not None,
         "averaging": "per scored token",
+        "confidence": perplexity.CONFIDENCE,
+        "looks": 1,
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "device": loaded.device.type,
         "attention": getattr(loaded.model.config, "_attn_implementation", "") or "",
@@ -79,11 +120,10 @@ def measure_dense(loaded: LoadedModel, text: str, profile: Profile, progress: Pr
         profile=profile,
         protocol=protocol,
         windows=windows,
-        bos=bos,
-        perplexity=measured,
-        coherence=score_against(continuations, continuations, generated),
-        continuations=continuations,
+        perplexity=ppl,
+        coherence=coherence,
         size=cost.size_of(loaded.model),
+        sources={"dense.ppl": ppl_source, "dense.coherence": coherence_source},
     )
 
 
@@ -92,13 +132,13 @@ def assess(model: PreTrainedModel, dense: Dense, progress: Progress = lambda _: 
     tokenizer, profile = dense.loaded.tokenizer, dense.profile
     assert tokenizer is not None
     progress("perplexity of pruned")
-    ppl = perplexity.measure(model, dense.windows, profile.perplexity, dense.bos)
-    ratio = perplexity.ratio(ppl, dense.perplexity)
+    ppl = perplexity.measure(model, dense.windows)
+    ratio = perplexity.ratio(ppl, dense.perplexity, seed=profile.coherence.seed)
     progress("continuations of pruned, judged by dense")
     generated = generate(model, tokenizer, profile.coherence)
     nlls = teacher_nll(dense.loaded.model, generated)
     continuations = describe(generated, nlls, tokenizer, profile.coherence)
-    quality = score_against(continuations, dense.continuations, generated)
+    quality = score_against(continuations, dense.coherence.continuations, generated)
     progress("speed of dense and pruned in turn")
     speed = cost.speeds({"dense": dense.loaded.model, "pruned": model}, profile.speed)
     size = cost.size_of(model)

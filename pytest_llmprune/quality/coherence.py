@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CheckFailed, UserError
 from ..resources import data_dir
+from .likelihood import head_of, token_nlls
 
 if TYPE_CHECKING:
     import torch
@@ -80,6 +81,11 @@ class Coherence:
     @property
     def worst(self) -> Continuation:
         return self.continuations[0]
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Coherence:
+        """The inverse of `asdict`."""
+        return cls(**{**values, "continuations": tuple(Continuation(**c) for c in values["continuations"])})
 
 
 def shipped_prompts(name: str) -> tuple[str, ...]:
@@ -135,12 +141,11 @@ def teacher_nll(dense: PreTrainedModel, generated: Generated) -> list[float]:
 
     ids = torch.cat([generated.prompts, generated.new], dim=1).to(dense.device)
     mask = torch.cat([generated.mask, torch.ones_like(generated.new)], dim=1).to(dense.device)
-    length = generated.new.shape[1]
     values: list[float] = []
+    head = head_of(dense)
     with torch.inference_mode():
         for rows, row_mask in zip(ids.split(8), mask.split(8), strict=True):
-            logits = dense(input_ids=rows, attention_mask=row_mask, use_cache=False).logits[:, -length - 1 : -1].float()
-            losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), rows[:, -length:], reduction="none")
+            losses = token_nlls(dense, head, rows, generated.new.shape[1], row_mask)
             values += losses.mean(dim=1).tolist()
     return values
 

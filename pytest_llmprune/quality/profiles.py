@@ -22,35 +22,41 @@ class Profile:
     calibration: Calibration
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the calibration text itself, which is named by its hash."""
+        """What has to be equal for two runs to be comparable: everything but the seed of sampling, which may vary. The
+        calibration text is named by its hash.
+        """
         from .texts import text_hash
 
         calibration = {**asdict(self.calibration), "text": text_hash(self.calibration.text)}
+        coherence = asdict(self.coherence)
+        del coherence["seed"]
         return {
             "perplexity": asdict(self.perplexity),
-            "coherence": asdict(self.coherence),
+            "coherence": coherence,
             "speed": asdict(self.speed),
             "calibration": calibration,
         }
 
 
-def profile(name: str, *, tiny: bool, seed: int = 0) -> Profile:
-    """The profile of that name: `smoke`, `standard` or `deep`. `seed`: of sampled continuations.
+def profile(name: str, *, tiny: bool, seed: int = 0, calibration_seed: int = 0, rolling: bool = False) -> Profile:
+    """The profile of that name: `smoke`, `standard` or `deep`. seed: of sampled continuations and of the bootstrap.
+    calibration_seed: of the choice of calibration windows. rolling: perplexity over the whole text as lm-eval defines
+    it.
 
     The tiny model, which knows nothing else, continues Shakespeare.
     """
     prompts = shipped_prompts("shakespeare" if tiny else "english")
-    text = builtin(CALIBRATION)
+    calibration = Calibration(builtin(CALIBRATION), windows=8, length=256, seed=calibration_seed)
     if name == "smoke":
         return Profile(
-            PerplexityProtocol(window=256, stride=256, windows=16),
+            PerplexityProtocol(window=256, stride=256, windows=16, rolling=rolling),
             CoherenceProtocol(prompts[:6], new_tokens=32, seed=seed),
             SpeedProtocol(prompt=128, new_tokens=4, rounds=2),
-            Calibration(text, windows=8, length=256),
+            calibration,
         )
     return Profile(
-        PerplexityProtocol(window=512, stride=512, windows=48 if name == "deep" else 12),
+        PerplexityProtocol(window=512, stride=512, windows=60 if name == "deep" else 12, rolling=rolling),
         CoherenceProtocol(prompts, new_tokens=40, seed=seed),
         SpeedProtocol(),
-        Calibration(text, windows=8, length=256),
+        calibration,
     )

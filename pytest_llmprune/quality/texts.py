@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 from ..errors import UserError
@@ -17,9 +18,10 @@ def builtin(name: str) -> str:
 
 
 def evaluation_text(choice: str) -> str:
-    """The text that a user's choice means: `builtin`, `wikitext2` (test split, rows joined by empty lines), or a file.
+    """The text that a user's choice means: `builtin`, `wikitext2` (test split), or a file: plain text, or `.jsonl` with
+    one object per line that has its document under "text". Documents and rows are joined by empty lines.
 
-    Raises UserError if it can't be read, is not UTF-8, or is empty.
+    Raises UserError if it can't be read, is not UTF-8, is no such JSONL, or is empty.
     """
     if choice == "builtin":
         return builtin(EVALUATION)
@@ -31,9 +33,26 @@ def evaluation_text(choice: str) -> str:
         raise UserError(f"text {choice!r}: not UTF-8") from None
     except OSError as error:
         raise UserError(f"text {choice!r}: {error.strerror}") from None
+    if choice.endswith(".jsonl"):
+        text = _documents(choice, text)
     if not text.strip():
         raise UserError(f"text {choice!r}: the file is empty, so there is nothing to measure on")
     return text
+
+
+def _documents(choice: str, text: str) -> str:
+    documents = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            document = json.loads(line)["text"]
+        except (ValueError, KeyError, TypeError):
+            document = None
+        if not isinstance(document, str):
+            raise UserError(f'text {choice!r}: line {number} is no JSON object with a string under "text"')
+        documents.append(document)
+    return "\n\n".join(documents)
 
 
 def text_hash(text: str) -> str:

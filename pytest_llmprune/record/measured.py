@@ -4,7 +4,6 @@ carry likelihoods of equal windows; and of a timing, as the ratio over all items
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UserError
 from .schema import Item, Key, RunRecord
+from .store import WindowNll, window_nlls
 
 if TYPE_CHECKING:
     from ..quality.perplexity import Ratio
@@ -151,15 +151,6 @@ def shift_of(name: str, before: Item, after: Item, old_details: Path, new_detail
     )
 
 
-@dataclass(frozen=True)
-class _Windows:
-    """Negative log-likelihoods by window, in nats, and how many tokens each scored."""
-
-    dense: tuple[float, ...]
-    pruned: tuple[float, ...]
-    scored: tuple[int, ...]
-
-
 _PAIRED = {
     "ppl": lambda windows: windows.pruned,
     "dense.ppl": lambda windows: windows.dense,
@@ -167,16 +158,15 @@ _PAIRED = {
 }
 
 
-def _windows(item: Item, details: Path) -> _Windows | None:
+def _windows(item: Item, details: Path) -> WindowNll | None:
     """An item's windows from its sidecar, or None if it has none that can be read."""
     try:
-        values = json.loads((details / item.details).read_text(encoding="utf-8"))["nll"] if item.details else None
-        return values and _Windows(tuple(values["dense"]), tuple(values["pruned"]), tuple(values["scored"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        return window_nlls(details, item)
+    except UserError:
         return None
 
 
-def _paired(name: str, before: _Windows | None, after: _Windows | None) -> Ratio | None:
+def _paired(name: str, before: WindowNll | None, after: WindowNll | None) -> Ratio | None:
     """after / before of a perplexity over equal windows, or None where there are none."""
     if before is None or after is None or before.scored != after.scored:
         return None

@@ -30,6 +30,7 @@ class Recorder:
         self._intervals: dict[str, tuple[float, float]] = {}
         self._verdicts: tuple[dict[str, Any], ...] = ()
         self._protocol: dict[str, Any] = {}
+        self._sources: dict[str, str] = {}
         self._notes: tuple[str, ...] = ()
         self._worst = ""
         self._details = ""
@@ -41,6 +42,10 @@ class Recorder:
         self._measurements[name] = value
         if interval is not None:
             self._intervals[name] = interval
+
+    def source(self, sources: dict[str, str]) -> None:
+        """Record of measurements where they come from: `measured` in this run, or `cached` from an earlier one."""
+        self._sources.update(sources)
 
     def note(self, text: str) -> None:
         """Record a remark."""
@@ -77,6 +82,7 @@ class Recorder:
             self._notes,
             self._worst,
             self._details,
+            sources=dict(self._sources),
         )
 
 

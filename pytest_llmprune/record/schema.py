@@ -38,7 +38,7 @@ class Key:
 @dataclass(frozen=True)
 class Item:
     """One test's part of the record. outcome: passed, failed, error, skipped, xfailed or xpassed. reason: in one line,
-    why it did not pass.
+    why it did not pass. sources: of what was measured of dense, whether it was `measured` in this run or `cached`.
     """
 
     key: Key
@@ -52,6 +52,7 @@ class Item:
     worst: str = ""
     details: str = ""
     reason: str = ""
+    sources: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -159,6 +160,7 @@ def to_properties(item: Item) -> list[tuple[str, Any]]:
         "verdicts": item.verdicts,
         "protocol": item.protocol,
         "notes": item.notes,
+        "sources": item.sources,
     }
     properties: list[tuple[str, Any]] = [(PREFIX + name, json.dumps(value)) for name, value in structures.items()]
     properties += [(PREFIX + "worst", item.worst), (PREFIX + "details", item.details)]
@@ -171,7 +173,7 @@ def from_properties(properties: Iterable[tuple[str, Any]], outcome: str, seconds
     if "key" not in found:
         return None
     values: dict[str, Any] = {
-        name: json.loads(found[name]) for name in ("key", "intervals", "verdicts", "protocol", "notes")
+        name: json.loads(found[name]) for name in ("key", "intervals", "verdicts", "protocol", "notes", "sources")
     }
     values |= {"worst": found["worst"], "details": found["details"], "outcome": outcome, "seconds": seconds}
     values["measurements"] = {

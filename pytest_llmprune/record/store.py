@@ -182,7 +182,7 @@ def read_kept(file: Path) -> Kept:
 
 
 def details_of(file: Path) -> Path:
-    """Where the sidecars of a record's file lie."""
+    """The folder of a record's sidecars: `0001_tiny.details` beside `0001_tiny.json`."""
     return file.with_suffix(".details")
 
 
@@ -194,6 +194,39 @@ def write_kept(kept: Kept, target: Path) -> None:
         if kept.details.is_dir():
             shutil.copytree(kept.details, folder)
     write_atomically(target, dumps(kept.record))
+
+
+@dataclass(frozen=True)
+class WindowNll:
+    """Per window of the text, in order: the summed negative log-likelihood (nats) under dense and under pruned, and how
+    many tokens were scored.
+    """
+
+    dense: tuple[float, ...]
+    pruned: tuple[float, ...]
+    scored: tuple[int, ...]
+
+
+def window_nlls(details: Path, item: Item) -> WindowNll | None:
+    """The likelihoods by window behind an item's perplexities, from the folder `details_of(record)` (of a run that goes
+    on: `journal.folder / "details"`), or None if the item measured none or its sidecar isn't there.
+
+    Two records were scored on the same windows if their `scored` and their items' protocols are equal; then
+    `quality.perplexity.ratio` gives the paired interval. Raises UserError if the sidecar is damaged.
+    """
+    file = details / item.details
+    if not item.details or not file.is_file():
+        return None
+    try:
+        nll = json.loads(file.read_text(encoding="utf-8")).get("nll")
+        if nll is None:
+            return None
+        found = WindowNll(*(tuple(nll[name]) for name in ("dense", "pruned", "scored")))
+        if not len(found.dense) == len(found.pruned) == len(found.scored):
+            raise ValueError("not as many windows of one kind as of another")
+        return found
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file}: the details are damaged: {error}") from None
 
 
 def latest(root: Path) -> Path:

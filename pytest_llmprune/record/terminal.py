@@ -109,6 +109,8 @@ def _table(items: Sequence[Item], model: str) -> Iterator[tuple[str, str]]:
             for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         ]
         yield "  " + "  ".join(cells).rstrip(), MARKUP.get(outcomes[index - 1], "") if index else ""
+    if cached := sorted({name for item in items for name, source in item.sources.items() if source == "cached"}):
+        yield f"  found in the cache, measured in an earlier run: {', '.join(cached)}", ""
     for item in items:
         for verdict in item.verdicts:
             if verdict["outcome"] != "pass":

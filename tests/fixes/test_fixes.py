@@ -8,7 +8,8 @@ import pytest
 
 from pytest_llmprune import fixes
 from pytest_llmprune.errors import UserError
-from pytest_llmprune.fixes import patch
+from pytest_llmprune.fixes import expectation, patch
+from pytest_llmprune.fixes.expectation import installed, is_expected
 
 
 @pytest.fixture(autouse=True)
@@ -27,18 +28,29 @@ def _functions():
                 found[name, key] = value
                 if isinstance(value, type) and value.__module__.startswith("torch_pruning"):
                     found.update(
-                        {(name, key, inner): v for inner, v in vars(value).items() if not inner.startswith("__")}
+                        {(name, key, inner): v for inner, v in vars(value).items() if callable(v) or inner[:2] != "__"}
                     )
     return found
 
 
 @pytest.mark.parametrize("fix", fixes.FIXES.values(), ids=fixes.FIXES.keys())
-def test_the_defect_shows_without_the_fix_and_not_with_it(fix):
-    assert fix.probe()
-    with fixes.applied([fix.id]):
-        assert fix.id in fixes.active()
-        assert not fix.probe()
-    assert fix.probe()
+def test_the_defect_shows_where_it_was_found_and_not_with_the_fix(fix):
+    assert fix.probe() == is_expected(fix, installed())
+    if fix.id in fixes.applicable():
+        with fixes.applied([fix.id]):
+            assert fix.id in fixes.active()
+            assert not fix.probe()
+        assert fix.probe() == is_expected(fix, installed())
+
+
+def test_every_defect_that_shows_has_a_fix_that_the_others_do_not_replace():
+    shown = [id for id, fix in fixes.FIXES.items() if is_expected(fix, installed())]
+    assert set(shown) <= set(fixes.applicable())
+    with fixes.applied():
+        assert [id for id in shown if fixes.FIXES[id].probe()] == []
+    for id in shown:
+        with fixes.applied(other for other in shown if id not in (other, *fixes.FIXES[other].requires)):
+            assert expectation.find(fixes.FIXES[id]).outcome == "present", id
 
 
 def test_undo_leaves_torch_pruning_exactly_as_it_was():
@@ -85,13 +97,24 @@ def test_a_fix_refuses_source_it_does_not_know(monkeypatch):
     assert fixes.active() == ()
 
 
+def test_a_fix_is_refused_with_the_one_that_it_builds_on(monkeypatch):
+    real = patch.function_source
+
+    def changed(module, function):
+        return None if "update_concat_index_mapping" in function else real(module, function)
+
+    monkeypatch.setattr(patch, "function_source", changed)
+    with pytest.raises(fixes.RefusedFix, match=r"fix output-axis: torch_pruning has no .*update_concat_index_mapping"):
+        fixes.apply(["output-axis"])
+
+
 def test_a_patched_function_shows_its_real_source():
     import inspect
 
-    from torch_pruning.dependency import index_mapping
+    import torch_pruning as tp
 
-    with fixes.applied(["unsigned-dim"]):
-        assert "works_on_channels" in inspect.getsource(index_mapping.update_concat_index_mapping)
+    with fixes.applied(["nested-outputs"]):
+        assert "_tensors_with_history" in inspect.getsource(tp.DependencyGraph._trace)
 
 
 def test_edits_that_do_not_meet_their_text_once_are_errors():

@@ -23,13 +23,15 @@ def test_with_the_fixes_the_map_is_the_configs(llama, heads, kv_heads, attention
     assert _differences(llama(heads, kv_heads, attention)) == []
 
 
-@pytest.mark.parametrize("model_type", ["phi3", "qwen2", "qwen3"])
-def test_with_the_fixes_the_map_of_other_families_is_the_configs(model_type):
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize(("model_type", "kv_heads"), [("phi3", 4), ("phi3", 2), ("qwen2", 2), ("qwen3", 2)])
+def test_with_the_fixes_the_map_of_other_families_is_the_configs(model_type, kv_heads, attention):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "pad_token_id": 0}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 4 if model_type == "phi3" else 2}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **sizes, **heads)).eval()
+    heads = {"num_attention_heads": 4, "num_key_value_heads": kv_heads}
+    config = AutoConfig.for_model(model_type, **sizes, **heads)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=attention).eval()
     assert _differences(model) == []
 
 

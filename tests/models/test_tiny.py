@@ -12,7 +12,7 @@ from pytest_llmprune.models.load import load
 from pytest_llmprune.models.spec import ModelSpec
 from pytest_llmprune.prune.apply import prune
 from pytest_llmprune.prune.recipes import Case
-from pytest_llmprune.quality.perplexity import PerplexityProtocol, bos_of, measure, tokenise, windows_of
+from pytest_llmprune.quality.perplexity import PerplexityProtocol, measure, prefix_of, tokenise, windows_of
 from pytest_llmprune.quality.texts import EVALUATION, builtin
 from pytest_llmprune.resources import data_dir
 
@@ -27,7 +27,8 @@ def tiny():
 
 def _perplexity(loaded, model, windows):
     tokens = tokenise(loaded.tokenizer, builtin(EVALUATION))
-    return measure(model, windows_of(tokens, PROTOCOL)[:windows], PROTOCOL, bos_of(loaded.tokenizer)).value
+    prefix = prefix_of(loaded.tokenizer, PROTOCOL)
+    return measure(model, windows_of(tokens, PROTOCOL, prefix)[:windows]).value
 
 
 def test_it_beats_a_trigram_model_on_the_whole_held_out_text(tiny):

@@ -118,8 +118,16 @@ def test_a_gguf_file_is_planned_by_the_config_it_carries():
     )
 
 
-def test_what_torch_pruning_can_not_do_fails_in_the_dry_run_too(tmp_path):
+@pytest.mark.parametrize("recipe", ["heads", "all"])
+def test_heads_that_torch_pruning_can_not_rank_are_refused_in_the_dry_run_too(recipe, tmp_path):
     fused_groups = _miniature(tmp_path, PHI3, {"num_attention_heads": 8, "num_key_value_heads": 4})
     for attempt in (lambda case: dry_run(fused_groups, case), lambda case: prune(load(fused_groups).model, case)):
-        with pytest.raises(CheckFailed):
-            attempt(Case("heads", 0.3, "random"))
+        with pytest.raises(UserError, match="takes a fused qkv_proj for three equal parts"):
+            attempt(Case(recipe, 0.3, "random"))
+
+
+@pytest.mark.parametrize("recipe", ["ffn", "width"])
+def test_a_dry_run_of_fused_grouped_query_attention_equals_real_pruning(recipe, tmp_path):
+    spec = _miniature(tmp_path / "dense", PHI3, {"num_attention_heads": 8, "num_key_value_heads": 4})
+    case = Case(recipe, 0.3, "random")
+    _assert_equal(dry_run(spec, case), spec, case, tmp_path / "pruned")

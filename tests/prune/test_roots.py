@@ -138,6 +138,29 @@ def test_a_kv_head_takes_its_query_heads_along_from_every_root(name, attention):
     _check(model, roots, lambda layer: layer.o, columns, wrong)
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_a_kv_head_of_a_fused_projection_takes_its_query_heads_along(attention):
+    config = load_config(ModelSpec(FAMILIES["phi3"]))
+    config.num_key_value_heads = config.num_attention_heads // 4  # as in Phi-3-medium
+    model = miniature(config, attention=attention)
+    with torch.no_grad():
+        for layer in decoder_layers(model):
+            for linear in (layer.qkv, layer.o):
+                linear.weight *= 5
+    shape = shape_of(model.config)
+    copies, size = shape.queries_per_kv, shape.head_dim
+    assert copies == 4
+    columns, wrong = _channels(range(copies, 2 * copies), size), _channels(range(copies), size)
+    key, value = (_channels([shape.heads + 1 + offset], size) for offset in (0, shape.kv_heads))
+    roots = (
+        lambda layer: (layer.o, False, columns),
+        lambda layer: (layer.qkv, True, columns),
+        lambda layer: (layer.qkv, True, key),
+        lambda layer: (layer.qkv, True, value),
+    )
+    _check(model, roots, lambda layer: layer.o, columns, wrong)
+
+
 @pytest.mark.parametrize(
     ("name", "attention", "recipe"),
     [

@@ -31,6 +31,7 @@ ITEM = Item(
     ("a note",),
     "worst",
     "d.json",
+    sources={"dense.ppl": "cached", "dense.coherence": "measured"},
 )
 RECORD = RunRecord(
     {"torch": "2"},

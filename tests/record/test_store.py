@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from test_schema import ITEM, KEY, RECORD
 
 from pytest_llmprune.errors import UserError
-from pytest_llmprune.record.store import Journal, latest, read, store_dir, write_atomically
+from pytest_llmprune.record.store import (
+    Journal,
+    Kept,
+    WindowNll,
+    details_of,
+    latest,
+    read,
+    store_dir,
+    window_nlls,
+    write_atomically,
+    write_kept,
+)
 
 
 def _journal(root):
@@ -25,6 +38,33 @@ def test_a_journal_becomes_the_next_numbered_record_with_its_details(tmp_path):
     assert latest(tmp_path) == second
     assert not list(store_dir(tmp_path).glob("journal-*"))
     assert not list(store_dir(tmp_path).glob(".draft-*"))
+
+
+def _record_with_windows(root, details):
+    journal = _journal(root)
+    item = replace(ITEM, details=journal.details("windows", details))
+    return journal.finish(RECORD, "tiny"), item
+
+
+def test_the_likelihoods_by_window_are_found_beside_a_record_and_beside_its_copy(tmp_path):
+    nll = {"dense": [2.0, 3.0], "pruned": [2.5, 3.5], "scored": [10, 11]}
+    file, item = _record_with_windows(tmp_path, {"nll": nll, "continuations": []})
+    wanted = WindowNll((2.0, 3.0), (2.5, 3.5), (10, 11))
+    assert window_nlls(details_of(file), item) == wanted
+    write_kept(Kept(RECORD, details_of(file)), tmp_path / "copy.json")
+    assert read(tmp_path / "copy.json") == RECORD
+    assert window_nlls(details_of(tmp_path / "copy.json"), item) == wanted
+
+
+def test_a_record_without_likelihoods_has_none_and_damaged_ones_are_one_line(tmp_path):
+    file, item = _record_with_windows(tmp_path, {"continuations": []})
+    assert window_nlls(details_of(file), item) is None
+    assert window_nlls(details_of(file), replace(item, details="")) is None
+    assert window_nlls(tmp_path / "none.details", item) is None
+    for text in ("{", "[]", '{"nll": {"dense": [1.0], "pruned": [], "scored": [1]}}'):
+        (details_of(file) / item.details).write_text(text)
+        with pytest.raises(UserError, match="the details are damaged"):
+            window_nlls(details_of(file), item)
 
 
 def test_a_number_that_is_taken_meanwhile_is_passed_over(tmp_path, monkeypatch):

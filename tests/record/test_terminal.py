@@ -30,6 +30,11 @@ def test_a_failure_shows_value_interval_and_threshold():
     assert any(line.split()[:3] == ["dense", "1.9M", "10"] for line in text)
 
 
+def test_what_was_found_in_the_cache_is_named():
+    found = [line for line in _text(JUDGED) if "cache" in line]
+    assert found == ["  found in the cache, measured in an earlier run: dense.ppl"]
+
+
 def test_the_last_line_is_a_command_that_repeats_what_failed():
     case = "--llm-model tiny --llmprune-prune ffn:0.2 --llmprune-importance taylor"
     assert _text(JUDGED)[-1] == f"next: pytest suites {case} --llmprune-seed 3 -k test_quality"
