@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from .fixes.expectation import Finding
+    from .fuzz.run import Fuzz
     from .models.load import LoadedModel
     from .models.spec import ModelSpec
     from .prune.apply import PrunedModel
@@ -289,3 +290,16 @@ def quality_gate(
         return found.measurements
 
     return gate
+
+
+@pytest.fixture
+def fuzz(llm_fixes: tuple[str, ...], llm_settings: Settings, llm_record: Recorder) -> Fuzz:
+    """Try examples of Hypothesis strategies: `fuzz(check, *strategies)` calls `check` as often as the profile says.
+
+    A failure is told with the smallest example and the program that `check` named with `fuzz.script` to show it.
+    """
+    from .fuzz.run import Fuzz
+
+    profiles = {llm_settings.profile(spec) for spec in llm_settings.models}
+    widest = next(name for name in ("deep", "standard", "smoke") if name in profiles)
+    return Fuzz(widest, llm_settings.seed, llm_record, in_one_line)

@@ -2,8 +2,8 @@
 are never pruned.
 
 A parameter over the last axis of a [batch, time, heads, head size] view has as many entries as a head, not as there are
-channels. The fix unlinks, before dependencies are built, a one-dimensional parameter from an operation whose channels
-come from a Linear layer of another width.
+channels. The fix unlinks, before dependencies are built, a one-dimensional parameter from an operation on heads whose
+channels come from a Linear layer of another width.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ def _unlink_parameters_of_other_axes(module2node):
         if node.type != ops.OPTYPE.PARAMETER or parameter.dim() != 1:
             continue
         for consumer in list(node.outputs):
+            if len(consumer.grad_fn._input_metadata[0].shape) <= 3: # no heads of their own: the last axis has the channels
+                continue
             last = consumer
             while len(last.inputs) == 1 and len(last.outputs) == 1: # a cast, or gemma's 1 + weight
                 last = last.outputs[0]

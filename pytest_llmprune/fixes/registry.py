@@ -31,6 +31,9 @@ _MODULES = (
     "global_gqa",
     "broken_ties",
     "stale_split",
+    "split_order",
+    "slice_bounds",
+    "stale_slice",
     "quadratic_graph",
 )
 

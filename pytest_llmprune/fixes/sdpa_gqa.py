@@ -11,7 +11,9 @@ from .patch import Addition, Edit, Fix
 
 MAPPING = '''
 def update_sdpa_index_mapping(graph, node: Node):
-    """Map between kv heads and query heads on the edges into a fused attention node."""
+    """Map between kv heads and query heads on the edges into a fused attention node that repeats kv heads itself."""
+    if node.grad_fn._saved_key.shape[1] == node.grad_fn._saved_query.shape[1]:
+        return # an expand node before it has repeated them, as where a mask is given
     head_dim = node.grad_fn._input_metadata[0].shape[-1]
     out_channels = shape_infer.infer_in_channels_recursively(graph, node, [0])
     for in_node in node.inputs:

@@ -7,7 +7,7 @@ import copy
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -33,7 +33,7 @@ def as_test(fix: Fix) -> str:
     name = fix.id.replace("-", "_")
     bundle = _Bundle()
     bundle.add(sys.modules[fix.probe.__module__], fix.probe.__name__)
-    imports = sorted(bundle.imports, key=lambda line: (line.startswith("from"), line))
+    imports = sorted(bundle.imports, key=_import_order)
     return TEMPLATE.format(
         id=fix.id,
         symptom=fix.symptom,
@@ -42,6 +42,20 @@ def as_test(fix: Fix) -> str:
         definitions=re.sub(rf"\b{fix.probe.__name__}\b", f"{name}_shows", "\n\n\n".join(bundle.definitions)),
         name=name,
     )
+
+
+def program(code: str, module: ModuleType) -> str:
+    """Code that uses names of a module of this package, as a program that stands alone: after what it uses."""
+    bundle = _Bundle()
+    source = inspect.getsource(module)
+    top = {bound: node for node in ast.parse(source).body for bound in _bound(node)}
+    bundle.add_used(ast.parse(code), top, module)
+    imports = "\n".join(sorted(bundle.imports, key=_import_order))
+    return "\n\n\n".join(filter(None, (imports, *bundle.definitions, code)))
+
+
+def _import_order(line: str) -> tuple[bool, str]:
+    return line.startswith("from"), line
 
 
 class _Bundle:
@@ -63,27 +77,40 @@ class _Bundle:
         ours = [n for n in ast.walk(definition) if isinstance(n, ast.ImportFrom) and n.level]
         source = _source(text, definition, ours)
         known = top | {bound: node for node in ours for bound in _bound(node)}
-        for used in dict.fromkeys(n.id for n in ast.walk(definition) if isinstance(n, ast.Name)):
+        for used in _names(definition):
             node = known.get(used)
             if isinstance(node, ast.ImportFrom) and node.level:
-                source = self._add_ours(_imported(node, used, module), used, definition, source)
+                value = _imported(node, used, module)
+                if isinstance(value, ModuleType):
+                    source = self._without_module(value, used, definition, source)
+        self.add_used(definition, known, module)
+        self.definitions.append(source)
+
+    def add_used(self, code: ast.AST, known: Mapping[str, ast.stmt | ast.AST], module: ModuleType) -> None:
+        """Take what code uses of a module's own definitions and of the imports of other packages."""
+        for used in _names(code):
+            node = known.get(used)
+            if isinstance(node, ast.ImportFrom) and node.level:
+                if not isinstance(value := _imported(node, used, module), ModuleType):
+                    self.add(sys.modules[value.__module__], value.__name__)
             elif isinstance(node, ast.Import | ast.ImportFrom):
                 single = copy.copy(node)
                 single.names = [alias for alias in node.names if (alias.asname or alias.name) == used]
                 self.imports.add(ast.unparse(single))
             elif node is not None:
                 self.add(module, used)
-        self.definitions.append(source)
 
-    def _add_ours(self, value: Any, used: str, definition: ast.stmt, source: str) -> str:
-        """Take what a relative import brought, and return the definition's source without the module's name."""
-        if not isinstance(value, ModuleType):
-            self.add(sys.modules[value.__module__], value.__name__)
-            return source
+    def _without_module(self, value: ModuleType, used: str, definition: ast.stmt, source: str) -> str:
+        """Take what a definition uses of a module of ours, and return its source without the module's name."""
         for n in ast.walk(definition):
             if isinstance(n, ast.Attribute) and isinstance(n.value, ast.Name) and n.value.id == used:
                 self.add(value, n.attr)
         return re.sub(rf"\b{used}\.", "", source)
+
+
+def _names(code: ast.AST) -> list[str]:
+    """The names in a piece of code, each once."""
+    return list(dict.fromkeys(n.id for n in ast.walk(code) if isinstance(n, ast.Name)))
 
 
 def _bound(node: ast.stmt | ast.AST) -> Iterator[str]:

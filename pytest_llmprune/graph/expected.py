@@ -15,6 +15,7 @@ FUSED = ("phi3",)
 NORMS = {
     "gemma2": ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
 }
+HEAD_NORMS = ("qwen3",)
 TWO_NORMS = ("input_layernorm", "post_attention_layernorm")
 
 
@@ -35,20 +36,22 @@ def expected_groups(config: Any) -> tuple[GroupSnapshot, ...]:
     vocabulary is left out. Each has the index maps that the config's heads imply.
 
     config: transformers' object, or its plain values. Fused projections (phi3) stand for the layers they join. Norms of
-    single heads (qwen3) belong to no group: they have no channels that go. Biases go with their layers.
+    single heads (qwen3) belong to no group, as they have no channels that go, unless there is but one head. Biases go
+    with their layers.
 
     Raises UserError for a config that is not of the family.
     """
     shape = shape_of(config)
     model_type = config["model_type"] if isinstance(config, dict) else config.model_type
     fused = model_type in FUSED
-    blocks = _attention(shape, fused), _ffn(shape, fused)
+    head_norms: dict[str, Roots] = _head_norms(shape) if model_type in HEAD_NORMS else {}
+    blocks = [(_attention(shape, fused), head_norms), (_ffn(shape, fused), dict[str, Roots]())]
     residual = ["model.embed_tokens.out", "model.norm.weight.out", "lm_head.in"]
     groups = []
     for index in range(shape.layers):
         layer = f"model.layers.{index}"
-        for members in blocks:
-            groups.append(_group((f"{layer}.{path}", roots) for path, roots in members.items()))
+        for members, norms in blocks:
+            groups.append(_group((f"{layer}.{path}", roots) for path, roots in (members | norms).items()))
             for path in members:
                 name, _, side = path.rpartition(".")
                 residual.append(f"{layer}.{name}.{'in' if side == 'out' else 'out'}")
@@ -72,6 +75,13 @@ def _attention(shape: Shape, fused: bool) -> dict[str, Roots]:
     of_query = tuple(channel // size // copies * size + channel % size for channel in range(query))
     members = {"q_proj.out": of_query, "k_proj.out": of_kv, "v_proj.out": of_kv, "o_proj.in": of_query}
     return {f"self_attn.{path}": roots for path, roots in members.items()}
+
+
+def _head_norms(shape: Shape) -> dict[str, Roots]:
+    """The norms of single heads that have a channel for every channel of their projection: it has one head."""
+    each = tuple(range(shape.head_dim))
+    norms = {"self_attn.q_norm.weight.out": shape.heads, "self_attn.k_norm.weight.out": shape.kv_heads}
+    return {path: each for path, heads in norms.items() if heads == 1}
 
 
 def _ffn(shape: Shape, fused: bool) -> dict[str, Roots]:

@@ -130,3 +130,13 @@ def test_query_heads_that_read_another_kv_head_are_told(llama, monkeypatch):
     # v_proj is reached from k_proj through query heads, so it is off by the same
     members = ("o_proj.in", "q_proj.out", "v_proj.out")
     assert found == [f"layers 0, 1 attention: other channels of {member} (index map)" for member in members]
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "joined"), [(4, 2, set()), (4, 1, {"k_norm"}), (1, 1, {"q_norm", "k_norm"})]
+)
+def test_norms_of_single_heads_are_in_the_attention_group_where_there_is_one_head(heads, kv_heads, joined):
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "head_dim": 4}
+    config = {"model_type": "qwen3", "num_attention_heads": heads, "num_key_value_heads": kv_heads, **sizes}
+    members = {member.name for group in expected_groups(config) for member in group.members}
+    assert {name.split(".")[-2] for name in members if "q_norm" in name or "k_norm" in name} == joined
