@@ -22,7 +22,14 @@ def _fixed():
 
 
 @pytest.fixture
-def lose(monkeypatch):
+def breaking(_fixed):
+    """A monkeypatch that is undone before the fixes are, or it would put back what they had put there."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture
+def lose(breaking):
     """`lose(name)`: torch-pruning forgets that layer in every group."""
     import torch_pruning as tp
 
@@ -34,18 +41,18 @@ def lose(monkeypatch):
             group._group = [item for item in group._group if graph._module2name.get(item.dep.target.module) != name]
             return group
 
-        monkeypatch.setattr(tp.DependencyGraph, "get_pruning_group", without)
+        breaking.setattr(tp.DependencyGraph, "get_pruning_group", without)
 
     return forget
 
 
 @pytest.fixture
-def off_by_one(monkeypatch):
+def off_by_one(breaking):
     """torch-pruning removes the neighbours of the input channels that it was told to remove."""
     from torch_pruning.pruner import function
 
     original = function.LinearPruner.prune_in_channels
-    monkeypatch.setattr(
+    breaking.setattr(
         function.LinearPruner,
         "prune_in_channels",
         lambda self, layer, idxs: original(self, layer, [(i + 1) % layer.in_features for i in idxs]),
@@ -133,9 +140,9 @@ def test_a_forgotten_member_is_seen_without_pruning_anything(lose, layer):
         oracles.permutation_is_invisible(GATED.build(), GATED.inputs(), "layer5", out=False)
 
 
-def test_a_history_that_forgets_is_seen(monkeypatch):
+def test_a_history_that_forgets_is_seen(breaking):
     import torch_pruning as tp
 
-    monkeypatch.setattr(tp.DependencyGraph, "pruning_history", lambda graph: graph._pruning_history[:-1])
+    breaking.setattr(tp.DependencyGraph, "pruning_history", lambda graph: graph._pruning_history[:-1])
     with pytest.raises(OracleFailed, match=r"other weights in layer1\.weight, layer1\.bias"):
         oracles.history_replays(GATED.build(), GATED.inputs(), FFN, FFN)
