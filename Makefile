@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: gate test lint suites unit startup clean
+.PHONY: gate test lint suites unit startup power clean
 
 gate: $(STAMP) $(VENV)/.smollm2  ## prune SmolLM2-135M, judge it, plot it
 	$(BIN)/llmprune gate smollm2 --llmprune-report llmprune-report.html
@@ -25,6 +25,10 @@ suites: $(STAMP)
 
 startup: $(STAMP)  ## what the idle plugin costs pytest at its start
 	$(BIN)/python scripts/startup_cost.py
+
+power: $(STAMP)  ## how many faults of torch-pruning the suites find; an hour or more, goes on where it was stopped
+	$(BIN)/python -m tests.power run --quick --jobs 2
+	$(BIN)/python -m tests.power report
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
