@@ -175,4 +175,12 @@ A fix refuses a function whose fingerprint it doesn't know, and then the suites 
 That is no detection. So a fix is made to take the function with the fault for the one it knows: it edits it all the
 same. If the fault lies in the lines that the edits replace, it is gone while the fixes are on. Such a fault is
 *shadowed* and counts as
-survived, even if a probe of the unpatched library shows it."""
+survived, even if a probe of the unpatched library shows it.
+
+Torch-Pruning's own tests are those of its source distribution, on the same stack and the same copies, without fixes.
+Left out are those that want a download or a GPU (`test_benchmark`, `test_group_prune`, `test_hessian_importance`,
+`test_print_tool`, `test_regularization`, `test_taylor_importance`), and, with `--quick`, the two `TransposeConv`
+tests, which take minutes: what they alone would find counts as survived. They were run on the first faults only; the
+order of the faults is random. torchvision must match torch; where its operators don't load, a `conftest.py` that
+declares `torchvision::nms` and
+`torchvision::qnms` is enough for its models."""
