@@ -10,7 +10,7 @@ from pytest_llmprune.fixes import applicable
 from pytest_llmprune.record.store import latest, read
 from pytest_llmprune.resources import suites_dir
 
-ONE = ("--llmprune-prune", "ffn:0.2", "-k", "test_quality or test_pruned_equals_masked or test_groups_are")
+ONE = ("--llmprune-prune", "ffn:0.2", "-k", "test_quality or test_groups_are or (test_pruning and equals_masked)")
 
 
 def test_the_suites_run_and_are_recorded_alike_however_they_are_distributed(pytester, plugin_args):
@@ -109,7 +109,7 @@ def test_threads_that_wait_leave_the_core_to_others_unless_the_user_says_otherwi
     assert [read(file).items[0].notes for file in records] == [("PASSIVE",), ("ACTIVE",)]
 
 
-def test_meta_weights_run_the_graph_suite_alone_and_say_so(pytester):
+def test_meta_weights_run_what_needs_no_weights_and_say_so(pytester):
     result = pytester.runpytest_subprocess(
         str(suites_dir()),
         "--llm-model",
@@ -117,18 +117,19 @@ def test_meta_weights_run_the_graph_suite_alone_and_say_so(pytester):
         "--llmprune-weights",
         "meta",
         "-k",
-        "not miniature",
+        "not miniature and not (library and family) and not (fuzz and (network or config))",
     )
     assert result.ret == 0
     record = read(latest(pytester.path))
-    assert {item.key.suite for item in record.items} == {"test_graph", "test_defects", "test_benchmark"}
+    ran = {"test_graph", "test_defects", "test_benchmark", "test_library", "test_tracer_fuzz"}
+    assert {item.key.suite for item in record.items} == ran
     assert "meta weights: there is nothing to compute with" in record.deselected
     result.stdout.fnmatch_lines(["* deselected: meta weights: there is nothing to compute with"])
 
 
 def test_a_run_whose_every_item_is_skipped_does_not_pass(pytester):
     result = pytester.runpytest_subprocess(
-        str(suites_dir()), "--llmprune-prune", "width:0.1", "-k", "test_pruned_equals_masked"
+        str(suites_dir()), "--llmprune-prune", "width:0.1", "-k", "test_pruning and equals_masked"
     )
     result.assert_outcomes(skipped=1)
     assert result.ret == 1

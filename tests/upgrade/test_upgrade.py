@@ -152,7 +152,7 @@ def _runs(pid):
         (("--from", "1.6.0", "--to", "1.6.1", "--fail-on", "ppl"), "'' is no percentage"),
         (("--from-python", "none", "--to", "1.6.1"), "--from-python none: there is no such interpreter"),
         (("--from", "1.6.1", "--to", "1.6.1", "--fixes", "gqa"), "unknown fix 'gqa'"),
-        (("--from", "1.6.1", "--to", "1.6.1", "-k", "nothing"), "not one test was selected"),
+        (("--from", "1.6.1", "--to", "1.6.1", "-k", "no_such_test"), "not one test was selected"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(upgrade, arguments, says):
