@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from .record import command as record_command
 from .upgrade import command as upgrade_command
 from .words import DTYPES, FAILED, FINE, RECIPES, UNDECIDED, USAGE, WEIGHTS
 
-INTERRUPTED = 130  # as a shell says it of a program that Ctrl-C has ended
+INTERRUPTED, PIPE_CLOSED = 130, 141  # as a shell says it of a program that SIGINT or SIGPIPE has ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="[MODEL ...] [--repeat N] [PYTEST ARGUMENT ...]",
         help="MODEL: tiny (default), smollm2, a hub id, or a path",
     )
+    gate.set_defaults(run=_gate)
 
     doctor = commands.add_parser(
         "doctor",
@@ -48,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     doctor.add_argument(
         "--patch", type=Path, metavar="DIR", help="also write the fixes as patches of torch-pruning, each with a test"
     )
+    doctor.set_defaults(run=_doctor)
+
     plan = commands.add_parser(
         "plan",
         help="what a pruning would give, without weights: sizes, the new config, and where it can be used",
@@ -63,8 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan.add_argument("--dtype", choices=DTYPES, default="auto", help="to count bytes in; auto is bfloat16")
     plan.add_argument("--json", action="store_true", help="the same and the pruned config as JSON")
     plan.add_argument("-o", "--output", type=Path, metavar="config.json", help="also write the pruned model's config")
+    plan.set_defaults(run=_plan)
 
-    commands.add_parser("models", help="list the models that can be named without a path")
+    models = commands.add_parser("models", help="list the models that can be named without a path")
+    models.set_defaults(run=_models)
 
     record_command.add_parsers(commands)
     upgrade_command.add_parsers(commands)
@@ -80,36 +86,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     graph.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="write a snapshot instead of a summary")
     graph.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw one decoder layer")
     graph.add_argument("--diff", nargs=2, type=Path, metavar=("A.json", "B.json"), help="compare two snapshots")
+    graph.set_defaults(run=_graph)
 
     report = commands.add_parser("report", help="show a record as a table, or as an HTML page")
     report.add_argument(
         "record", nargs="?", type=Path, help="a record's file; default: the newest one below this directory"
     )
     report.add_argument("-o", "--output", type=Path, metavar="FILE.html", help="write an HTML page instead")
+    report.set_defaults(run=_report)
 
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         if given[:1] == ["gate"] and given[1:2] not in (["-h"], ["--help"]):
-            from .quality.command import gate as run_gate
-
-            return run_gate(given[1:])
+            return _gate(argparse.Namespace(arguments=given[1:]))  # argparse would take pytest's options for its own
         own, rest = _split(given)
         options = parser.parse_args(own)
         if rest:
             if "arguments" not in options:
                 parser.error(f"{options.command} takes no arguments after --")
             options.arguments = rest
-        if "run" in options:
-            return int(options.run(options))
-        if options.command == "doctor":
-            return _doctor(options.json, options.patch)
-        if options.command == "plan":
-            return _plan(options)
-        if options.command == "models":
-            return _models()
-        if options.command == "graph":
-            return _graph(options)
-        return _report(options.record, options.output)
+        code = int(options.run(options))
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"llmprune: {error}", file=sys.stderr)
         return USAGE
@@ -119,6 +117,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("llmprune: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except (
+        BrokenPipeError
+    ):  # who reads has seen enough, `| head` say; nor may Python complain when it flushes at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
 
 
 def _split(given: list[str]) -> tuple[list[str], list[str]]:
@@ -127,18 +130,24 @@ def _split(given: list[str]) -> tuple[list[str], list[str]]:
     return given[:where], given[where + 1 :]
 
 
-def _doctor(as_json: bool, folder: Path | None) -> int:
+def _gate(options: argparse.Namespace) -> int:
+    from .quality.command import gate
+
+    return gate(options.arguments)
+
+
+def _doctor(options: argparse.Namespace) -> int:
     from .fixes import doctor
 
     found = doctor.examine()
-    written = doctor.write_patches(found, folder) if folder else []
-    if as_json:
+    written = doctor.write_patches(found, options.patch) if options.patch else []
+    if options.json:
         print(json.dumps(doctor.to_json(found), indent=2))
     else:
         for line in doctor.lines(found):
             print(line)
     for file in written:
-        print(f"written: {file}", file=sys.stderr if as_json else sys.stdout)
+        print(f"written: {file}", file=sys.stderr if options.json else sys.stdout)
     return found.exit_code
 
 
@@ -206,7 +215,7 @@ def _graph(options: argparse.Namespace) -> int:
     return FINE if show(spec, options.fixes, options.output, options.picture) else FAILED
 
 
-def _models() -> int:
+def _models(_: argparse.Namespace) -> int:
     from .models import catalog, smollm2
 
     try:
@@ -230,12 +239,12 @@ def _models() -> int:
     return FINE
 
 
-def _report(record: Path | None, output: Path | None) -> int:
-    from .record.store import latest, read, write_named
+def _report(options: argparse.Namespace) -> int:
+    from .record.store import details_of, latest, read, write_named
 
-    file = record or latest(Path.cwd())
+    file = options.record or latest(Path.cwd())
     found = read(file)
-    if output is None:
+    if options.output is None:
         from .record.terminal import lines
 
         for text, _ in lines(found, str(file)):
@@ -243,8 +252,8 @@ def _report(record: Path | None, output: Path | None) -> int:
         return FINE
     from .record.html import page
 
-    write_named(output, page(found, file.with_suffix(".details")))
-    print(f"report: {output}")
+    write_named(options.output, page(found, details_of(file)))
+    print(f"report: {options.output}")
     return FINE
 
 

@@ -206,8 +206,8 @@ def so_far(journal: Journal, versions: dict[str, str], exit_status: int) -> RunR
 
 def yield_waiting_cores() -> None:
     """Let OpenMP's threads sleep while they wait, unless the user said how they should. By default they spin, which
-    takes the cores from whoever they wait for: two processes of two threads on two cores read 200 tokens/s that way,
-    and 12,000 each while they sleep. OpenMP reads this once, when torch is imported.
+    takes the cores from whoever they wait for: docs/decisions.md has figures. OpenMP reads this once, when torch is
+    imported.
     """
     if "torch" not in sys.modules:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

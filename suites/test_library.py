@@ -143,7 +143,7 @@ def test_the_query_heads_that_weigh_least_go(mini, llm_record):
 
 def test_the_heads_that_weigh_least_in_all_layers_go_globally(llm_config, llm_fixes, llm_record):
     config = copy.deepcopy(llm_config)
-    config.num_key_value_heads = config.num_attention_heads  # global pruning of shared kv heads is a known defect
+    config.num_key_value_heads = config.num_attention_heads  # so that any head may go
     model = miniature(config)
     layers, shape = decoder_layers(model), shape_of(model.config)
     if shape.heads < 4 or layers[0].q is None:

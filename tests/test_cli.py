@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -117,3 +118,12 @@ def test_a_mistake_is_one_line_and_exit_code_2(llmprune, arguments, says):
 
 def test_version(llmprune):
     assert llmprune("--version").stdout == f"llmprune {__version__}\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "pytest_llmprune.cli", "models"]
+    result = subprocess.run(command, cwd=tmp_path, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (result.returncode, result.stderr) == (141, "")

@@ -20,6 +20,7 @@ _MODULES = (
     "nested_outputs",
     "module_outputs",
     "none_ignored_params",
+    "unpacked_batch",
     "unsigned_dim",
     "gqa_map",
     "sdpa_gqa",

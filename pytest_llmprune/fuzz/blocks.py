@@ -142,7 +142,7 @@ def _head_norm(w: Writer, reads: list[Channel]) -> str:
 
 
 def _fused_attention(w: Writer, heads: int, kind: int, *_: int) -> None:
-    """q, k and v in one layer, as many heads each: with fewer kv heads torch-pruning 1.6.1 joins the wrong ones."""
+    """q, k and v in one layer, as many heads each: of a part of a split the fix gqa-map does not know the width."""
     width = heads * HEAD
     qkv, out = w.linear(w.stream, 3 * width)
     _couple_heads(w, out[:width], out[width : 2 * width], out[2 * width :])

@@ -107,7 +107,8 @@ def snapshot_of(graph: Any, name: str, groups: tuple[GroupSnapshot, ...]) -> Gra
 
     attention = str(graph.model.config._attn_implementation)
     conditions = {"fixes": ", ".join(fixes.active()) or "none", "attention": attention}
-    return GraphSnapshot(name, identity_of(graph.model), environment() | conditions, groups)
+    stack = {name: value for name, value in environment().items() if name != "host"}  # it times nothing
+    return GraphSnapshot(name, identity_of(graph.model), stack | conditions, groups)
 
 
 def groups_of(graph: Any, *, every_root: bool = False) -> tuple[GroupSnapshot, ...]:

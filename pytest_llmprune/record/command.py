@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..words import FAILED, FINE, UNDECIDED
 
 if TYPE_CHECKING:
     from .compare import Comparison
 
 FORMATS = ("text", "json", "md")
 BASELINE = Path("llmprune-baseline.json")
-EXIT_CODES = {"safe": 0, "broken": 1, "changed": 3, "undecided": 3}
+EXIT_CODES = {"safe": FINE, "broken": FAILED, "changed": UNDECIDED, "undecided": UNDECIDED}
 
 
 def add_parsers(commands: Any) -> None:
@@ -91,4 +92,4 @@ def _accept(options: argparse.Namespace) -> int:
     before = read_kept(options.baseline) if options.baseline.exists() else None
     for line in accept(read_kept(options.record), before, options.baseline):
         print(line)
-    return 0
+    return FINE

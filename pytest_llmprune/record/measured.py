@@ -24,8 +24,6 @@ HIGHER_IS_BETTER = RATES | {"coherence", "coherence_ratio", "distinct2"}
 WITHIN_A_RUN = frozenset({"prefill_ratio", "decode_ratio"})  # pruned and dense were timed in turn, on one machine
 TIMINGS = RATES | {"prune_time", "trace_time", "group_time", "plan_time", "step_time", "layers_time"}
 MACHINE = ("host", "machine", "cpus", "gpu")
-# two-sided 95% of Student's t, by degrees of freedom; between two, the wider one
-STUDENT = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 8: 2.306, 10: 2.228, 15: 2.131, 20: 2.086, 30: 2.042}
 FEWEST_ITEMS = 3
 
 
@@ -190,8 +188,9 @@ def timing_of(name: str, pairs: Sequence[tuple[Item, Item]], before: RunRecord, 
     mean = statistics.fmean(logs)
     low, high = None, None
     if len(logs) >= FEWEST_ITEMS:
-        student = STUDENT[max(degrees for degrees in STUDENT if degrees < len(logs))]
-        margin = student * statistics.stdev(logs) / math.sqrt(len(logs))
+        from ..quality.perplexity import student_quantile
+
+        margin = student_quantile(0.975, len(logs) - 1) * statistics.stdev(logs) / math.sqrt(len(logs))
         low, high = math.exp(mean - margin), math.exp(mean + margin)
     elif rounds := list(_rounds(name, both)):
         low, high = min(rounds)[0], max(high for _, high in rounds)

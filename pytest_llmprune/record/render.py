@@ -8,14 +8,13 @@ from dataclasses import asdict
 from html import escape
 from typing import Any
 
-from .compare import CHANGED, HEALED, SAFE, SHOWN, Comparison, Finding
+from .compare import CHANGED, HEALED, SAFE, SHIFTS, SHOWN, Comparison, Finding
 from .measured import BROKEN, UNDECIDED, Shift
 
 SCHEMA = 1
 KINDS = (BROKEN, UNDECIDED, CHANGED, HEALED, SHOWN)
 COLOURS = {BROKEN: "red", UNDECIDED: "red", CHANGED: "yellow", HEALED: "green", SAFE: "green", SHOWN: ""}
 SUBJECTS_SHOWN = 3
-COLUMNS = ("dense.ppl", "params", "ppl", "ppl_ratio", "coherence")
 
 
 def findings(comparison: Comparison, baseline: str) -> Iterator[tuple[str, str]]:
@@ -59,7 +58,7 @@ def table(comparison: Comparison) -> list[list[str]]:
         key = shift.key
         case = " ".join(filter(None, (key.model, key.recipe, f"{key.ratio:.3g}" if key.ratio else "", key.importance)))
         rows.setdefault(case, {})[shift.name] = _moved(shift)
-    columns = [name for name in COLUMNS if any(name in row for row in rows.values())]
+    columns = [name for name in SHIFTS if any(name in row for row in rows.values())]
     if not columns:
         return []
     return [["case", *columns], *([case, *(row.get(name, "") for name in columns)] for case, row in rows.items())]

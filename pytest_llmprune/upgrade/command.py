@@ -12,11 +12,10 @@ from typing import Any
 
 from ..errors import UserError
 from ..record.command import EXIT_CODES, add_judging, add_to_step_summary
-from ..words import PROFILES
+from ..words import FINE, PROFILES, UNDECIDED
 from .requirement import PACKAGES
 
 LIMIT = 1800.0
-UNDECIDED = 3
 KEEP = Path(".llmprune") / "upgrade"
 CACHE = Path(".llmprune") / "bisect"
 
@@ -134,7 +133,7 @@ def _bisect(options: argparse.Namespace) -> int:
         known = {version: outcome for version in versions if (outcome := runner.known(version))}
         found = bisect.bisect(versions, runner, known)
     print("\n".join(bisect.lines(found)))
-    return 0 if found.is_monotone and not found.between else UNDECIDED
+    return FINE if found.is_monotone and not found.between else UNDECIDED
 
 
 @contextlib.contextmanager
